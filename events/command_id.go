@@ -1,0 +1,114 @@
+package events
+
+import (
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// Phase tells a step's effect from its compensation.
+type Phase uint8
+
+const (
+	Forward    Phase = 1
+	Compensate Phase = 2
+)
+
+func (p Phase) String() string {
+	switch p {
+	case Forward:
+		return "forward"
+	case Compensate:
+		return "compensate"
+	}
+	return "phase-" + strconv.Itoa(int(p))
+}
+
+// CommandID is the id of one attempt of a step, and its own return address: a reply that names it finds
+// its instance from any partition of any topic, without a look-up.
+type CommandID struct {
+	Instance  InstanceID
+	Node      uint32 // the step's node in the plan
+	Execution uint32 // from 1; a retry with edited input is another execution, under another idempotency key
+	Attempt   uint32 // from 1, within the execution and phase
+	Phase     Phase
+}
+
+const commandIDVersion = 1
+
+// Text prints the id as it stands in ce_id: "c" and the unpadded URL-safe base64 of a version byte, the
+// instance, node, execution and attempt as varints, the phase, and four bytes of checksum over all of
+// that and the application's name. The checksum finds ids of other applications and damaged ones; it is
+// not a secret.
+func (c CommandID) Text(app string) string {
+	b := make([]byte, 0, 40)
+	b = append(b, commandIDVersion)
+	b = append(b, c.Instance[:]...)
+	b = binary.AppendUvarint(b, uint64(c.Node))
+	b = binary.AppendUvarint(b, uint64(c.Execution))
+	b = binary.AppendUvarint(b, uint64(c.Attempt))
+	b = append(b, byte(c.Phase))
+	sum := commandIDSum(app, b)
+	b = append(b, sum[:]...)
+	return "c" + base64.RawURLEncoding.EncodeToString(b)
+}
+
+func commandIDSum(app string, b []byte) [4]byte {
+	h := sha256.Sum256(append(append(make([]byte, 0, len(app)+1+len(b)), app...), append([]byte{0}, b...)...))
+	return [4]byte(h[:4])
+}
+
+// ErrCommandID says that a text is not a command id of the application.
+var ErrCommandID = errors.New("not a command id of this application")
+
+// ParseCommandID reads what Text printed for the same application. Any other text gets an error that
+// wraps ErrCommandID.
+func ParseCommandID(app, s string) (CommandID, error) {
+	var c CommandID
+	bad := func(why string) (CommandID, error) {
+		return CommandID{}, fmt.Errorf("%w: %.64q: %s", ErrCommandID, s, why)
+	}
+	rest, ok := strings.CutPrefix(s, "c")
+	if !ok || len(rest) > 80 {
+		return bad("wrong shape")
+	}
+	b, err := base64.RawURLEncoding.Strict().DecodeString(rest)
+	if err != nil || len(b) < 1+16+3+1+4 {
+		return bad("wrong shape")
+	}
+	body := b[:len(b)-4]
+	if commandIDSum(app, body) != [4]byte(b[len(b)-4:]) {
+		return bad("the checksum does not match")
+	}
+	if body[0] != commandIDVersion {
+		return bad("a newer version of ids")
+	}
+	copy(c.Instance[:], body[1:17])
+	rest2 := body[17 : len(body)-1]
+	for _, p := range []*uint32{&c.Node, &c.Execution, &c.Attempt} {
+		v, n := binary.Uvarint(rest2)
+		if n <= 0 || v > 1<<32-1 {
+			return bad("wrong shape")
+		}
+		*p, rest2 = uint32(v), rest2[n:]
+	}
+	c.Phase = Phase(body[len(body)-1])
+	if len(rest2) != 0 || (c.Phase != Forward && c.Phase != Compensate) || c.Text(app) != s {
+		return bad("wrong shape")
+	}
+	return c, nil
+}
+
+// IdempotencyKey names the effect that a participant must apply at most once: the same for every attempt
+// of one execution, another one for its compensation. step is the step's name.
+func (c CommandID) IdempotencyKey(step string) string {
+	k := c.Instance.String() + "/" + step + "/" + strconv.FormatUint(uint64(c.Execution), 10)
+	if c.Phase == Compensate {
+		k += "/undo"
+	}
+	return k
+}

@@ -1,0 +1,463 @@
+package events
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+	"unicode/utf8"
+
+	"google.golang.org/protobuf/encoding/protowire"
+)
+
+// Header names of the CloudEvents 1.0 Kafka binding, binary mode, and of Skald's extensions to it.
+const (
+	HeaderSpecVersion    = "ce_specversion"
+	HeaderID             = "ce_id"
+	HeaderSource         = "ce_source"
+	HeaderType           = "ce_type"
+	HeaderTime           = "ce_time"
+	HeaderContentType    = "content-type"
+	HeaderCausationID    = "ce_causationid"    // command: the input that led here; reply: the command's ce_id
+	HeaderCorrelationID  = "ce_correlationid"  // the instance
+	HeaderIdempotencyKey = "ce_idempotencykey" // deduplicate on this
+	HeaderReplyTo        = "ce_replyto"
+	HeaderExpiryTime     = "ce_expirytime"
+	HeaderSagaPhase      = "ce_sagaphase"
+	HeaderSagaAttempt    = "ce_sagaattempt"
+	HeaderUndoes         = "ce_undoes" // on an undo: the forward command's idempotency key
+	HeaderOutcome        = "ce_outcome"
+	HeaderErrorCode      = "ce_errorcode"
+	HeaderErrorMessage   = "ce_errormessage"
+
+	HeaderTraceParent = "traceparent"
+	HeaderTraceState  = "tracestate"
+	HeaderBaggage     = "baggage"
+
+	// HeaderForward is internal: it wraps a message that one shard sends to another's inbox.
+	HeaderForward = "skald-forward"
+	// HeaderReason and HeaderPlace stand on quarantined messages: why, and the place it was read at.
+	HeaderReason = "skald-reason"
+	HeaderPlace  = "skald-place"
+)
+
+// Bounds of what is taken from outside, in bytes. A message beyond them is quarantined.
+const (
+	MaxHeaders     = 64
+	MaxHeaderBytes = 16 << 10 // all names and values together
+	MaxKeyBytes    = 1 << 10
+	MaxIDBytes     = 512
+)
+
+// Header is a Kafka record header.
+type Header struct {
+	Key   string
+	Value []byte
+}
+
+func (h *Header) encode(b *buffer) {
+	b.string(1, h.Key)
+	b.bytes(2, h.Value)
+}
+
+func (h *Header) decode(p []byte) error {
+	_, err := fields(p, func(f field) bool {
+		switch f.num {
+		case 1:
+			h.Key = f.string()
+		case 2:
+			h.Value = f.bytes()
+		default:
+			return false
+		}
+		return true
+	})
+	return err
+}
+
+// Message is a Kafka record as read, or to be written.
+type Message struct {
+	Topic     string
+	Partition int32
+	Offset    int64
+	Key       []byte
+	Value     []byte // nil: a null value
+	Headers   []Header
+	Time      int64 // the record's timestamp, ms since 1970
+}
+
+// Place prints where the message stands: topic/partition/offset.
+func (m *Message) Place() string {
+	return m.Topic + "/" + strconv.Itoa(int(m.Partition)) + "/" + strconv.FormatInt(m.Offset, 10)
+}
+
+// Header gives the value of the first header of that name.
+func (m *Message) Header(name string) (value string, ok bool) {
+	for i := range m.Headers {
+		if m.Headers[i].Key == name {
+			return string(m.Headers[i].Value), true
+		}
+	}
+	return "", false
+}
+
+// Topics names an application's topics.
+type Topics struct{ App string }
+
+func (t Topics) Journal() string    { return t.App + ".journal" }
+func (t Topics) Inbox() string      { return t.App + ".inbox" }
+func (t Topics) Replies() string    { return t.App + ".replies" }
+func (t Topics) Quarantine() string { return t.App + ".quarantine" }
+func (t Topics) Lifecycle() string  { return t.App + ".lifecycle" }
+
+// PoisonError says why a message can never be taken. Code is stable; it has a page in docs/errors.md.
+type PoisonError struct{ Code, Detail string }
+
+func (e *PoisonError) Error() string { return e.Code + ": " + e.Detail }
+
+// Codes of PoisonError.
+const (
+	PoisonUndecodable     = "undecodable"
+	PoisonMissingKey      = "missing-key"
+	PoisonOversize        = "oversize"
+	PoisonDuplicateHeader = "duplicate-header"
+	PoisonInvalidUTF8     = "invalid-utf8"
+	PoisonNullValue       = "null-value"
+	PoisonForgedID        = "forged-command-id"
+	PoisonMissingHeader   = "missing-header"
+	PoisonUnknownOutcome  = "unknown-outcome"
+	PoisonForward         = "bad-forward"
+)
+
+// IsPoison reports whether err says that a message can never be taken.
+func IsPoison(err error) bool {
+	var p *PoisonError
+	return errors.As(err, &p)
+}
+
+// CheckHeaders refuses what no reader of headers should have to think about: too many or too long, one of
+// the CloudEvents or trace headers twice, or one that is not UTF-8. The error is a *PoisonError.
+func CheckHeaders(headers []Header) error {
+	if len(headers) > MaxHeaders {
+		return &PoisonError{PoisonOversize, fmt.Sprintf("%d headers, at most %d", len(headers), MaxHeaders)}
+	}
+	size := 0
+	for i := range headers {
+		h := &headers[i]
+		size += len(h.Key) + len(h.Value)
+		if !known(h.Key) {
+			continue
+		}
+		if !utf8.Valid(h.Value) {
+			return &PoisonError{PoisonInvalidUTF8, fmt.Sprintf("header %q", h.Key)}
+		}
+		for j := range i {
+			if headers[j].Key == h.Key {
+				return &PoisonError{PoisonDuplicateHeader, fmt.Sprintf("header %q stands twice", h.Key)}
+			}
+		}
+	}
+	if size > MaxHeaderBytes {
+		return &PoisonError{PoisonOversize, fmt.Sprintf("%d bytes of headers, at most %d", size, MaxHeaderBytes)}
+	}
+	return nil
+}
+
+func known(name string) bool {
+	switch name {
+	case HeaderTraceParent, HeaderTraceState, HeaderBaggage, HeaderContentType:
+		return true
+	}
+	return len(name) > 3 && name[:3] == "ce_"
+}
+
+// TraceHeaders picks the trace context out of headers; it is handed on with every command.
+func TraceHeaders(headers []Header) []Header {
+	var out []Header
+	for _, h := range headers {
+		switch h.Key {
+		case HeaderTraceParent, HeaderTraceState, HeaderBaggage:
+			if len(h.Value) <= 1024 {
+				out = append(out, h)
+			}
+		}
+	}
+	return out
+}
+
+// ReplyOutcome is what a participant says of an attempt.
+type ReplyOutcome uint8
+
+const (
+	ReplyDone     ReplyOutcome = 1 // the effect is there
+	ReplyRejected ReplyOutcome = 2 // definitely no effect, of this attempt
+	ReplyRetry    ReplyOutcome = 3 // not now: ask again; says nothing definite about an effect
+	ReplyProgress ReplyOutcome = 4 // still at it: the time-out starts anew
+)
+
+func (o ReplyOutcome) String() string {
+	switch o {
+	case ReplyDone:
+		return "done"
+	case ReplyRejected:
+		return "rejected"
+	case ReplyRetry:
+		return "retry"
+	case ReplyProgress:
+		return "progress"
+	}
+	return fmt.Sprintf("outcome-%d", uint8(o))
+}
+
+// CodeExpired is the errorcode of a participant that refuses a command after its ce_expirytime, and
+// CodeUndone of one that refuses a forward command whose undo it has seen (L15).
+const (
+	CodeExpired = "expired"
+	CodeUndone  = "undone"
+)
+
+// Reply is a participant's answer to one attempt.
+type Reply struct {
+	Command CommandID
+	Outcome ReplyOutcome
+	Code    string
+	Message string // cut to MaxMessage
+	Payload []byte // nil: none
+}
+
+// ParseReply reads a reply of application app. Whatever is wrong with it is a *PoisonError.
+func ParseReply(app string, m *Message) (Reply, error) {
+	if err := CheckHeaders(m.Headers); err != nil {
+		return Reply{}, err
+	}
+	cause, ok := m.Header(HeaderCausationID)
+	if !ok {
+		return Reply{}, &PoisonError{PoisonMissingHeader, "a reply needs the header " + HeaderCausationID + ": the ce_id of the command it answers"}
+	}
+	id, err := ParseCommandID(app, cause)
+	if err != nil {
+		return Reply{}, &PoisonError{PoisonForgedID, err.Error()}
+	}
+	r := Reply{Command: id, Outcome: ReplyDone, Payload: m.Value}
+	switch o, _ := m.Header(HeaderOutcome); o {
+	case "", "done":
+	case "rejected":
+		r.Outcome = ReplyRejected
+	case "retry":
+		r.Outcome = ReplyRetry
+	case "progress":
+		r.Outcome = ReplyProgress
+	default:
+		return Reply{}, &PoisonError{PoisonUnknownOutcome, fmt.Sprintf("%s is done, rejected, retry or progress, not %.40q", HeaderOutcome, o)}
+	}
+	r.Code, _ = m.Header(HeaderErrorCode)
+	r.Message, _ = m.Header(HeaderErrorMessage)
+	r.Message = Cut(r.Message, MaxMessage)
+	r.Code = Cut(r.Code, 128)
+	return r, nil
+}
+
+// Cut shortens s to at most n bytes, at a rune's border.
+func Cut(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	for n > 0 && !utf8.RuneStart(s[n]) {
+		n--
+	}
+	return s[:n]
+}
+
+// MessageIDOf is the id of a message from outside: its ce_id, or, without one, its place.
+func MessageIDOf(m *Message) string {
+	if id, ok := m.Header(HeaderID); ok && id != "" {
+		return id
+	}
+	return m.Topic + "-" + strconv.Itoa(int(m.Partition)) + "-" + strconv.FormatInt(m.Offset, 10)
+}
+
+// Outgoing are the messages that an accepted decision emits, in order, complete. It is a pure function of
+// the record, so that an owner that takes over sends the same bytes again (L14). A record whose emits do
+// not fit its rows gives ErrMalformed.
+func Outgoing(app string, r *Record) ([]Message, error) {
+	d := r.Decision
+	if d == nil || len(d.Emits) == 0 {
+		return nil, nil
+	}
+	var head *Head
+	nodes := make(map[uint64][]byte, len(d.Rows))
+	for i := range d.Rows {
+		switch d.Rows[i].Ref.Part {
+		case PartHead:
+			h, err := DecodeHead(d.Rows[i].Value)
+			if err != nil {
+				return nil, err
+			}
+			head = h
+		case PartNode:
+			nodes[d.Rows[i].Ref.N] = d.Rows[i].Value
+		}
+	}
+	if head == nil {
+		return nil, fmt.Errorf("decision %d: %w: it emits without a head", r.Seq, ErrMalformed)
+	}
+	out := make([]Message, 0, len(d.Emits))
+	for i := range d.Emits {
+		e := &d.Emits[i]
+		m := Message{Topic: e.Topic, Key: []byte(head.Key), Time: r.Time}
+		switch e.Kind {
+		case EmitCommand:
+			raw, ok := nodes[uint64(e.Node)]
+			if !ok {
+				return nil, fmt.Errorf("decision %d: %w: it emits a command without its row", r.Seq, ErrMalformed)
+			}
+			n, err := DecodeNode(raw)
+			if err != nil {
+				return nil, err
+			}
+			m.Value = n.Payload
+			if e.Phase == Compensate {
+				if n.Undo == nil {
+					return nil, fmt.Errorf("decision %d: %w: it undoes what is not owed", r.Seq, ErrMalformed)
+				}
+				m.Value = n.Undo.Payload
+			}
+			m.Headers = commandHeaders(app, r, head, e)
+		case EmitLifecycle:
+			m.Value = lifecycleValue(d.Instance, head)
+			m.Headers = append([]Header{
+				{HeaderSpecVersion, []byte("1.0")},
+				{HeaderID, []byte(d.Instance.String() + "-" + strconv.FormatUint(r.Seq, 10))},
+				{HeaderSource, []byte("/skald/" + app)},
+				{HeaderType, []byte(e.Type)},
+				{HeaderTime, []byte(Timestamp(r.Time))},
+				{HeaderContentType, []byte("application/json")},
+				{HeaderCorrelationID, []byte(d.Instance.String())},
+			}, head.Trace...)
+		default:
+			continue // of a newer build: it will be emitted by one
+		}
+		if m.Value == nil {
+			m.Value = []byte{}
+		}
+		out = append(out, m)
+	}
+	return out, nil
+}
+
+func commandHeaders(app string, r *Record, head *Head, e *Emit) []Header {
+	id := CommandID{r.Decision.Instance, e.Node, e.Execution, e.Attempt, e.Phase}
+	instance := r.Decision.Instance.String()
+	headers := make([]Header, 0, 16)
+	add := func(k, v string) { headers = append(headers, Header{k, []byte(v)}) }
+	add(HeaderSpecVersion, "1.0")
+	add(HeaderID, id.Text(app))
+	add(HeaderSource, "/skald/"+app)
+	add(HeaderType, e.Type)
+	add(HeaderTime, Timestamp(r.Time))
+	add(HeaderContentType, "application/json")
+	add(HeaderCausationID, r.Decision.Input.MessageID)
+	add(HeaderCorrelationID, instance)
+	add(HeaderIdempotencyKey, id.IdempotencyKey(e.Step))
+	add(HeaderReplyTo, Topics{app}.Replies())
+	add(HeaderSagaPhase, e.Phase.String())
+	add(HeaderSagaAttempt, strconv.FormatUint(uint64(e.Attempt), 10))
+	if e.Expiry != 0 {
+		add(HeaderExpiryTime, Timestamp(e.Expiry))
+	}
+	if e.Phase == Compensate {
+		forward := id
+		forward.Phase = Forward
+		add(HeaderUndoes, forward.IdempotencyKey(e.Step))
+	}
+	return append(headers, head.Trace...)
+}
+
+// LifecycleEvent is the JSON value of a message on <app>.lifecycle.
+type LifecycleEvent struct {
+	ID         InstanceID `json:"id"`
+	Key        string     `json:"key"`
+	Definition string     `json:"definition"`
+	Version    string     `json:"version"`
+	State      State      `json:"state"`
+	Started    string     `json:"started"`
+	Ended      string     `json:"ended,omitempty"`
+	Code       string     `json:"code,omitempty"`
+	Message    string     `json:"message,omitempty"`
+}
+
+func lifecycleValue(id InstanceID, h *Head) []byte {
+	e := LifecycleEvent{ID: id, Key: h.Key, Definition: h.Definition, Version: h.Version, State: h.State,
+		Started: Timestamp(h.Started), Code: h.Code, Message: h.Message}
+	if h.Ended != 0 {
+		e.Ended = Timestamp(h.Ended)
+	}
+	b, err := json.Marshal(e)
+	if err != nil { // strings and numbers alone: cannot happen
+		panic(err)
+	}
+	return b
+}
+
+// Timestamp prints ms since 1970 as RFC 3339 with milliseconds, in UTC.
+func Timestamp(ms int64) string {
+	return time.UnixMilli(ms).UTC().Format("2006-01-02T15:04:05.000Z07:00")
+}
+
+// ParseTimestamp reads an RFC 3339 time to ms since 1970.
+func ParseTimestamp(s string) (int64, error) {
+	t, err := time.Parse(time.RFC3339Nano, s)
+	if err != nil {
+		return 0, fmt.Errorf("%w: %.40q is not an RFC 3339 time", ErrMalformed, s)
+	}
+	return t.UnixMilli(), nil
+}
+
+// WrapForward wraps a message that belongs to another shard for that shard's inbox: key, value and headers
+// stay, and one header tells its origin. A header of that name from outside is dropped.
+func WrapForward(m *Message, origin Origin) Message {
+	var b buffer
+	origin.encode(&b)
+	b = protowire.AppendVarint(protowire.AppendTag(b, 15, protowire.VarintType), uint64(m.Time))
+	headers := make([]Header, 0, len(m.Headers)+1)
+	for _, h := range m.Headers {
+		if h.Key != HeaderForward {
+			headers = append(headers, h)
+		}
+	}
+	return Message{Key: m.Key, Value: m.Value, Headers: append(headers, Header{HeaderForward, b})}
+}
+
+// UnwrapForward undoes WrapForward on a message read from an inbox: the message as it was first read, topic,
+// partition and offset included. What does not carry exactly one origin is a *PoisonError.
+func UnwrapForward(m *Message) (Message, *Origin, error) {
+	at := -1
+	for i := range m.Headers {
+		if m.Headers[i].Key == HeaderForward {
+			if at >= 0 {
+				return Message{}, nil, &PoisonError{PoisonForward, "two origins"}
+			}
+			at = i
+		}
+	}
+	if at < 0 {
+		return Message{}, nil, &PoisonError{PoisonForward, "a message in an inbox names its origin; participants write to the replies topic"}
+	}
+	o := &Origin{}
+	var ms int64
+	if err := o.decode(m.Headers[at].Value); err != nil {
+		return Message{}, nil, &PoisonError{PoisonForward, err.Error()}
+	}
+	if _, err := fields(o.Unknown, func(f field) bool {
+		if f.num == 15 {
+			ms = f.int()
+		}
+		return true
+	}); err != nil || o.Topic == "" || o.Offset < 0 || o.Partition < 0 {
+		return Message{}, nil, &PoisonError{PoisonForward, "an origin needs topic, partition and offset"}
+	}
+	o.Unknown = nil
+	headers := append(append(make([]Header, 0, len(m.Headers)-1), m.Headers[:at]...), m.Headers[at+1:]...)
+	return Message{Topic: o.Topic, Partition: o.Partition, Offset: o.Offset, Key: m.Key, Value: m.Value, Headers: headers, Time: ms}, o, nil
+}

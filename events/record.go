@@ -1,0 +1,706 @@
+package events
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+)
+
+// Format is the version of the journal's encoding that this build writes, and the newest it reads. It is
+// the first byte of every journal record. Fields may be added without a new format, because readers keep
+// what they do not know; a record that an older reader would misunderstand needs one.
+const Format = 1
+
+// ErrNewerFormat says that a record was written in a format this build does not read.
+var ErrNewerFormat = errors.New("written in a newer journal format")
+
+// Kind is the kind of a journal record.
+type Kind uint8
+
+const (
+	KindClaim      Kind = 1 // a node takes the shard
+	KindDecision   Kind = 2 // one input, and all that follows from it
+	KindCarry      Kind = 3 // rows as they are now, so that the journal before them can be dropped
+	KindCheckpoint Kind = 4 // all that a reader who starts here must know besides rows
+)
+
+func (k Kind) String() string {
+	switch k {
+	case KindClaim:
+		return "claim"
+	case KindDecision:
+		return "decision"
+	case KindCarry:
+		return "carry"
+	case KindCheckpoint:
+		return "checkpoint"
+	}
+	return fmt.Sprintf("kind-%d", uint8(k))
+}
+
+// Nonce is the epoch of an owner: 128 random bits, drawn for its claim and written in each of its records.
+type Nonce [16]byte
+
+func (n Nonce) String() string { return hex.EncodeToString(n[:]) }
+
+// Hash is the first half of the SHA-256 of a record's bytes as they stand in the journal.
+type Hash [16]byte
+
+func (h Hash) String() string { return hex.EncodeToString(h[:]) }
+
+// HashOf hashes an encoded record.
+func HashOf(value []byte) Hash {
+	sum := sha256.Sum256(value)
+	return Hash(sum[:16])
+}
+
+// Record is one record of a shard's journal. Exactly the one body that Kind names is set.
+type Record struct {
+	Kind  Kind
+	Nonce Nonce
+	Term  uint64 // claims: the last term the claimer read, plus one; checkpoints: the current one; else 0
+	Seq   uint64 // 0 on a claim; on others the last accepted record's plus one, over all epochs
+	Prev  Hash   // zero on a claim; on others the hash of the last accepted record
+	Time  int64  // the owner's estimate of broker time, ms since 1970; 0 on a claim; never decreases
+
+	Claim      *Claim
+	Decision   *Decision
+	Carry      *Carry
+	Checkpoint *Checkpoint
+
+	Unknown []byte // fields of a newer build, kept as they stood
+}
+
+// Claim says who takes the shard, and by what it was written.
+type Claim struct {
+	Node       string
+	Generation int32  // of the consumer group, when it assigned the shard to Node
+	Shards     uint32 // of the application; fixed at its creation
+	Slots      uint32
+	Build      string // of the program, for people: which version wrote this
+	Unknown    []byte
+}
+
+// Outcome says what became of an input.
+type Outcome uint8
+
+const (
+	Applied     Outcome = 1 // it changed an instance
+	Ignored     Outcome = 2 // a stated rule drops it: Reason names the rule
+	Quarantined Outcome = 3 // it stands in the quarantine topic: Reason says why
+	Progressed  Outcome = 4 // no input: positions and emission progress alone
+)
+
+func (o Outcome) String() string {
+	switch o {
+	case Applied:
+		return "applied"
+	case Ignored:
+		return "ignored"
+	case Quarantined:
+		return "quarantined"
+	case Progressed:
+		return "progress"
+	}
+	return fmt.Sprintf("outcome-%d", uint8(o))
+}
+
+// Decision is the answer to one input. Rows are full images: a reader needs no earlier record to apply one.
+type Decision struct {
+	Outcome  Outcome
+	Reason   string // of Ignored and Quarantined: a stable code, then detail
+	Input    Input
+	Instance InstanceID // zero when the decision concerns none
+	Entries  []Entry    // facts; entry i becomes history row Head.Entries-before + i
+	FirstRow uint64     // number of the first entry in the instance's history
+	Rows     []RowChange
+	Purge    bool // every row of the instance is removed, before Rows are set
+	Emits    []Emit
+	Progress *Progress
+	Unknown  []byte
+}
+
+// InputKind tells where an input came from.
+type InputKind uint8
+
+const (
+	InputNone    InputKind = 0
+	InputEvent   InputKind = 1 // a domain event
+	InputReply   InputKind = 2 // a participant's reply
+	InputTimer   InputKind = 3 // a row's due time
+	InputRefused InputKind = 4 // a command that Kafka refuses for good
+)
+
+func (k InputKind) String() string {
+	switch k {
+	case InputNone:
+		return "none"
+	case InputEvent:
+		return "event"
+	case InputReply:
+		return "reply"
+	case InputTimer:
+		return "timer"
+	case InputRefused:
+		return "refused"
+	}
+	return fmt.Sprintf("input-%d", uint8(k))
+}
+
+// Input is what a decision answers. Topic, Partition and Offset locate the record as this shard read it;
+// they are empty for timers and refusals.
+type Input struct {
+	Kind      InputKind
+	Topic     string
+	Partition int32
+	Offset    int64
+	Low       int64  // of (Topic, Partition): every input below it is finished once this record is accepted (L6)
+	MessageID string // becomes ce_causationid of what is emitted
+	Origin    *Origin
+	Row       RowRef // of InputTimer: the row whose due time came; of InputRefused: the step's row
+	Due       int64  // of InputTimer: that due time, ms since 1970
+	Unknown   []byte
+}
+
+// Origin is where a forwarded message was first read (L7): the sender's input partition and offset, and
+// the sender's low mark, below which everything it sent to this inbox is acknowledged.
+type Origin struct {
+	Topic     string
+	Partition int32
+	Offset    int64
+	Low       int64
+	Unknown   []byte
+}
+
+// EmitKind tells what is emitted.
+type EmitKind uint8
+
+const (
+	EmitCommand   EmitKind = 1 // a command: its payload is the Payload (forward) or Undo.Payload of the node's row in the same record
+	EmitLifecycle EmitKind = 2 // a public event about the instance, to <app>.lifecycle
+)
+
+// Emit is a message that leaves once its record is accepted. A command is complete only with the rows of
+// its record (see Outgoing), so that its payload stands in the journal once.
+type Emit struct {
+	Kind      EmitKind
+	Topic     string
+	Type      string // ce_type
+	Step      string // the step's name
+	Node      uint32
+	Execution uint32
+	Attempt   uint32
+	Phase     Phase
+	Expiry    int64 // ms since 1970; 0: never (compensations)
+	Unknown   []byte
+}
+
+// Progress is what the owner has done besides deciding.
+type Progress struct {
+	Positions []Position // full replacements, partition by partition
+	// EmittedSeq: everything emitted by records up to this sequence is acknowledged, for every topic;
+	// Emitted names the topics that are further (L14).
+	EmittedSeq uint64
+	Emitted    []TopicProgress
+	Unknown    []byte
+}
+
+// Position is how far one input partition is finished: everything below Low is.
+type Position struct {
+	Topic     string
+	TopicID   [16]byte // zero where the broker has none
+	Partition int32
+	Low       int64
+	Unknown   []byte
+}
+
+// TopicProgress is the emission progress of one topic.
+type TopicProgress struct {
+	Topic   string
+	Seq     uint64
+	Unknown []byte
+}
+
+// Carry holds rows as they are after every earlier record. The last carry of a round has End set to the
+// sequence of the round's checkpoint.
+type Carry struct {
+	Rows    []CarriedRow
+	End     uint64
+	Unknown []byte
+}
+
+// CarriedRow is one row under its full store key.
+type CarriedRow struct {
+	Key     []byte
+	Due     int64
+	Value   []byte
+	Unknown []byte
+}
+
+// Checkpoint is the shard's state besides its rows, before this record.
+type Checkpoint struct {
+	Positions []Position
+	Origins   []Position // for each foreign input partition, the highest low mark received (TopicID unused)
+	Progress  Progress   // emission only
+	Claim     Claim      // the current one
+	Unknown   []byte
+}
+
+// Encode appends the record's bytes to dst.
+func (r *Record) Encode(dst []byte) []byte {
+	b := buffer(append(dst, Format))
+	b.uint(1, uint64(r.Kind))
+	b.message(2, r.Nonce[:])
+	b.uint(3, r.Term)
+	b.uint(4, r.Seq)
+	if r.Kind != KindClaim {
+		b.message(5, r.Prev[:])
+	}
+	b.int(6, r.Time)
+	if r.Claim != nil {
+		b.nested(7, r.Claim.encode)
+	}
+	if r.Decision != nil {
+		b.nested(8, r.Decision.encode)
+	}
+	if r.Carry != nil {
+		b.nested(9, r.Carry.encode)
+	}
+	if r.Checkpoint != nil {
+		b.nested(10, r.Checkpoint.encode)
+	}
+	return append(b, r.Unknown...)
+}
+
+// DecodeRecord reads an encoded record. The result aliases b. Damaged bytes give ErrMalformed, a format
+// above Format gives ErrNewerFormat.
+func DecodeRecord(b []byte) (*Record, error) {
+	if len(b) == 0 {
+		return nil, fmt.Errorf("journal record: %w: empty", ErrMalformed)
+	}
+	if b[0] > Format {
+		return nil, fmt.Errorf("journal record: %w (%d; this build reads up to %d)", ErrNewerFormat, b[0], Format)
+	}
+	if b[0] == 0 {
+		return nil, fmt.Errorf("journal record: %w: format 0", ErrMalformed)
+	}
+	r := &Record{}
+	var err error
+	r.Unknown, err = fields(b[1:], func(f field) bool {
+		switch f.num {
+		case 1:
+			r.Kind = Kind(f.uint8())
+		case 2:
+			f.fixed(r.Nonce[:])
+		case 3:
+			r.Term = f.uint()
+		case 4:
+			r.Seq = f.uint()
+		case 5:
+			f.fixed(r.Prev[:])
+		case 6:
+			r.Time = f.int()
+		case 7:
+			r.Claim = &Claim{}
+			f.fail(r.Claim.decode(f.bytes()))
+		case 8:
+			r.Decision = &Decision{}
+			f.fail(r.Decision.decode(f.bytes()))
+		case 9:
+			r.Carry = &Carry{}
+			f.fail(r.Carry.decode(f.bytes()))
+		case 10:
+			r.Checkpoint = &Checkpoint{}
+			f.fail(r.Checkpoint.decode(f.bytes()))
+		default:
+			return false
+		}
+		return true
+	})
+	if err != nil {
+		return nil, fmt.Errorf("journal record: %w", err)
+	}
+	bodies := map[Kind]bool{KindClaim: r.Claim != nil, KindDecision: r.Decision != nil, KindCarry: r.Carry != nil, KindCheckpoint: r.Checkpoint != nil}
+	if has, known := bodies[r.Kind]; !known || !has {
+		return nil, fmt.Errorf("journal record: %w: a %s without its body", ErrMalformed, r.Kind)
+	}
+	return r, nil
+}
+
+func (c *Claim) encode(b *buffer) {
+	b.string(1, c.Node)
+	b.int(2, int64(c.Generation))
+	b.uint(3, uint64(c.Shards))
+	b.uint(4, uint64(c.Slots))
+	b.string(5, c.Build)
+	*b = append(*b, c.Unknown...)
+}
+
+func (c *Claim) decode(p []byte) (err error) {
+	c.Unknown, err = fields(p, func(f field) bool {
+		switch f.num {
+		case 1:
+			c.Node = f.string()
+		case 2:
+			c.Generation = f.int32()
+		case 3:
+			c.Shards = f.uint32()
+		case 4:
+			c.Slots = f.uint32()
+		case 5:
+			c.Build = f.string()
+		default:
+			return false
+		}
+		return true
+	})
+	return err
+}
+
+func (d *Decision) encode(b *buffer) {
+	b.uint(1, uint64(d.Outcome))
+	b.string(2, d.Reason)
+	if d.Input.Kind != InputNone {
+		b.nested(3, d.Input.encode)
+	}
+	if !d.Instance.IsZero() {
+		b.message(4, d.Instance[:])
+	}
+	for i := range d.Entries {
+		b.nested(5, d.Entries[i].encode)
+	}
+	b.uint(6, d.FirstRow)
+	for i := range d.Rows {
+		b.nested(7, d.Rows[i].encode)
+	}
+	b.bool(8, d.Purge)
+	for i := range d.Emits {
+		b.nested(9, d.Emits[i].encode)
+	}
+	if d.Progress != nil {
+		b.nested(10, d.Progress.encode)
+	}
+	*b = append(*b, d.Unknown...)
+}
+
+func (d *Decision) decode(p []byte) (err error) {
+	d.Unknown, err = fields(p, func(f field) bool {
+		switch f.num {
+		case 1:
+			d.Outcome = Outcome(f.uint8())
+		case 2:
+			d.Reason = f.string()
+		case 3:
+			f.fail(d.Input.decode(f.bytes()))
+		case 4:
+			f.fixed(d.Instance[:])
+		case 5:
+			var e Entry
+			f.fail(e.decode(f.bytes()))
+			d.Entries = append(d.Entries, e)
+		case 6:
+			d.FirstRow = f.uint()
+		case 7:
+			var r RowChange
+			f.fail(r.decode(f.bytes()))
+			d.Rows = append(d.Rows, r)
+		case 8:
+			d.Purge = f.bool()
+		case 9:
+			var e Emit
+			f.fail(e.decode(f.bytes()))
+			d.Emits = append(d.Emits, e)
+		case 10:
+			d.Progress = &Progress{}
+			f.fail(d.Progress.decode(f.bytes()))
+		default:
+			return false
+		}
+		return true
+	})
+	return err
+}
+
+func (i *Input) encode(b *buffer) {
+	b.uint(1, uint64(i.Kind))
+	b.string(2, i.Topic)
+	b.int(3, int64(i.Partition))
+	b.int(4, i.Offset)
+	b.int(5, i.Low)
+	b.string(6, i.MessageID)
+	if i.Origin != nil {
+		b.nested(7, i.Origin.encode)
+	}
+	b.uint(8, uint64(i.Row.Part))
+	b.uint(9, i.Row.N)
+	b.int(10, i.Due)
+	*b = append(*b, i.Unknown...)
+}
+
+func (i *Input) decode(p []byte) (err error) {
+	i.Unknown, err = fields(p, func(f field) bool {
+		switch f.num {
+		case 1:
+			i.Kind = InputKind(f.uint8())
+		case 2:
+			i.Topic = f.string()
+		case 3:
+			i.Partition = f.int32()
+		case 4:
+			i.Offset = f.int()
+		case 5:
+			i.Low = f.int()
+		case 6:
+			i.MessageID = f.string()
+		case 7:
+			i.Origin = &Origin{}
+			f.fail(i.Origin.decode(f.bytes()))
+		case 8:
+			i.Row.Part = Part(f.uint8())
+		case 9:
+			i.Row.N = f.uint()
+		case 10:
+			i.Due = f.int()
+		default:
+			return false
+		}
+		return true
+	})
+	return err
+}
+
+func (o *Origin) encode(b *buffer) {
+	b.string(1, o.Topic)
+	b.int(2, int64(o.Partition))
+	b.int(3, o.Offset)
+	b.int(4, o.Low)
+	*b = append(*b, o.Unknown...)
+}
+
+func (o *Origin) decode(p []byte) (err error) {
+	o.Unknown, err = fields(p, func(f field) bool {
+		switch f.num {
+		case 1:
+			o.Topic = f.string()
+		case 2:
+			o.Partition = f.int32()
+		case 3:
+			o.Offset = f.int()
+		case 4:
+			o.Low = f.int()
+		default:
+			return false
+		}
+		return true
+	})
+	return err
+}
+
+func (e *Emit) encode(b *buffer) {
+	b.uint(1, uint64(e.Kind))
+	b.string(2, e.Topic)
+	b.string(3, e.Type)
+	b.string(4, e.Step)
+	b.uint(5, uint64(e.Node))
+	b.uint(6, uint64(e.Execution))
+	b.uint(7, uint64(e.Attempt))
+	b.uint(8, uint64(e.Phase))
+	b.int(9, e.Expiry)
+	*b = append(*b, e.Unknown...)
+}
+
+func (e *Emit) decode(p []byte) (err error) {
+	e.Unknown, err = fields(p, func(f field) bool {
+		switch f.num {
+		case 1:
+			e.Kind = EmitKind(f.uint8())
+		case 2:
+			e.Topic = f.string()
+		case 3:
+			e.Type = f.string()
+		case 4:
+			e.Step = f.string()
+		case 5:
+			e.Node = f.uint32()
+		case 6:
+			e.Execution = f.uint32()
+		case 7:
+			e.Attempt = f.uint32()
+		case 8:
+			e.Phase = Phase(f.uint8())
+		case 9:
+			e.Expiry = f.int()
+		default:
+			return false
+		}
+		return true
+	})
+	return err
+}
+
+func (p *Progress) encode(b *buffer) {
+	for i := range p.Positions {
+		b.nested(1, p.Positions[i].encode)
+	}
+	b.uint(2, p.EmittedSeq)
+	for i := range p.Emitted {
+		b.nested(3, p.Emitted[i].encode)
+	}
+	*b = append(*b, p.Unknown...)
+}
+
+func (p *Progress) decode(buf []byte) (err error) {
+	p.Unknown, err = fields(buf, func(f field) bool {
+		switch f.num {
+		case 1:
+			var x Position
+			f.fail(x.decode(f.bytes()))
+			p.Positions = append(p.Positions, x)
+		case 2:
+			p.EmittedSeq = f.uint()
+		case 3:
+			var x TopicProgress
+			f.fail(x.decode(f.bytes()))
+			p.Emitted = append(p.Emitted, x)
+		default:
+			return false
+		}
+		return true
+	})
+	return err
+}
+
+func (p *Position) encode(b *buffer) {
+	b.string(1, p.Topic)
+	if p.TopicID != [16]byte{} {
+		b.message(2, p.TopicID[:])
+	}
+	b.int(3, int64(p.Partition))
+	b.int(4, p.Low)
+	*b = append(*b, p.Unknown...)
+}
+
+func (p *Position) decode(buf []byte) (err error) {
+	p.Unknown, err = fields(buf, func(f field) bool {
+		switch f.num {
+		case 1:
+			p.Topic = f.string()
+		case 2:
+			f.fixed(p.TopicID[:])
+		case 3:
+			p.Partition = f.int32()
+		case 4:
+			p.Low = f.int()
+		default:
+			return false
+		}
+		return true
+	})
+	return err
+}
+
+func (t *TopicProgress) encode(b *buffer) {
+	b.string(1, t.Topic)
+	b.uint(2, t.Seq)
+	*b = append(*b, t.Unknown...)
+}
+
+func (t *TopicProgress) decode(p []byte) (err error) {
+	t.Unknown, err = fields(p, func(f field) bool {
+		switch f.num {
+		case 1:
+			t.Topic = f.string()
+		case 2:
+			t.Seq = f.uint()
+		default:
+			return false
+		}
+		return true
+	})
+	return err
+}
+
+func (c *Carry) encode(b *buffer) {
+	for i := range c.Rows {
+		b.nested(1, c.Rows[i].encode)
+	}
+	b.uint(2, c.End)
+	*b = append(*b, c.Unknown...)
+}
+
+func (c *Carry) decode(p []byte) (err error) {
+	c.Unknown, err = fields(p, func(f field) bool {
+		switch f.num {
+		case 1:
+			var r CarriedRow
+			f.fail(r.decode(f.bytes()))
+			c.Rows = append(c.Rows, r)
+		case 2:
+			c.End = f.uint()
+		default:
+			return false
+		}
+		return true
+	})
+	return err
+}
+
+func (r *CarriedRow) encode(b *buffer) {
+	b.bytes(1, r.Key)
+	b.int(2, r.Due)
+	b.bytes(3, r.Value)
+	*b = append(*b, r.Unknown...)
+}
+
+func (r *CarriedRow) decode(p []byte) (err error) {
+	r.Unknown, err = fields(p, func(f field) bool {
+		switch f.num {
+		case 1:
+			r.Key = f.bytes()
+		case 2:
+			r.Due = f.int()
+		case 3:
+			r.Value = f.bytes()
+		default:
+			return false
+		}
+		return true
+	})
+	return err
+}
+
+func (c *Checkpoint) encode(b *buffer) {
+	for i := range c.Positions {
+		b.nested(1, c.Positions[i].encode)
+	}
+	for i := range c.Origins {
+		b.nested(2, c.Origins[i].encode)
+	}
+	b.nested(3, c.Progress.encode)
+	b.nested(4, c.Claim.encode)
+	*b = append(*b, c.Unknown...)
+}
+
+func (c *Checkpoint) decode(p []byte) (err error) {
+	c.Unknown, err = fields(p, func(f field) bool {
+		switch f.num {
+		case 1, 2:
+			var x Position
+			f.fail(x.decode(f.bytes()))
+			if f.num == 1 {
+				c.Positions = append(c.Positions, x)
+			} else {
+				c.Origins = append(c.Origins, x)
+			}
+		case 3:
+			f.fail(c.Progress.decode(f.bytes()))
+		case 4:
+			f.fail(c.Claim.decode(f.bytes()))
+		default:
+			return false
+		}
+		return true
+	})
+	return err
+}

@@ -1,0 +1,108 @@
+package orchestrator
+
+import (
+	"context"
+	"errors"
+
+	"github.com/skald-io/skald/events"
+)
+
+// The ports are what a node needs of Kafka. connectors/kafka implements them over franz-go; tests over a
+// model log. All of them are safe for concurrent use.
+
+// ErrRefused is wrapped by the error of a Produce that will never succeed: the topic is gone, not allowed,
+// or the message too large. Anything else that Produce reports leaves the outcome open.
+var ErrRefused = errors.New("refused by Kafka")
+
+// ErrPositionLost is wrapped when a position lies outside what the partition still holds.
+var ErrPositionLost = errors.New("the position is outside the log")
+
+// TopicPartition names an input.
+type TopicPartition struct {
+	Topic     string
+	Partition int32
+}
+
+// Topic is what the broker says of a topic.
+type Topic struct {
+	Name        string
+	ID          [16]byte // zero where the broker has none
+	Partitions  int      // 0: it does not exist
+	Replication int
+	Config      map[string]string // effective values; nil when not allowed to read them
+}
+
+// Kafka is a connection to a cluster.
+type Kafka interface {
+	// Topics describes the named topics; one that does not exist has 0 partitions. An unreachable cluster
+	// is an error that names the addresses.
+	Topics(ctx context.Context, names ...string) (map[string]Topic, error)
+	// Bounds gives the log start and the end (high watermark) of each partition.
+	Bounds(ctx context.Context, parts []TopicPartition) (map[TopicPartition]Bounds, error)
+	// DeleteRecords deletes what lies below before; deleting what is gone already is no error.
+	DeleteRecords(ctx context.Context, p TopicPartition, before int64) error
+	// Log opens one partition of the journal.
+	Log(topic string, partition int32) Log
+	// Produce sends m, to m.Partition, or, when that is negative, to the partition the Java client's
+	// default partitioner picks for the key. done is called once, from another goroutine, and must not
+	// block. Messages to one partition arrive in the order of the calls.
+	Produce(m *events.Message, done func(error))
+	// Consume begins to deliver the partition's records from an offset to sink. Offsets are given, never
+	// guessed: a position outside the log is reported to the sink.
+	Consume(p TopicPartition, from int64, sink Sink)
+	// Stop ends the delivery; none is under way when it returns.
+	Stop(p TopicPartition)
+	// Pause holds the delivery back, Resume lets it go on; nothing is lost in between.
+	Pause(p TopicPartition)
+	Resume(p TopicPartition)
+	// Join enters the consumer group that gives out the partitions of topic, and calls m until leave. The
+	// group's records are not read.
+	Join(group, topic string, m Member) (leave func(), err error)
+	// Close waits for what is under way, at most a few seconds.
+	Close()
+}
+
+// Bounds are a partition's first offset and the one after its last.
+type Bounds struct{ Start, End int64 }
+
+// Sink takes what Consume delivers. Its methods are called one at a time per partition and must not block;
+// the slice is the sink's.
+type Sink interface {
+	Records(p TopicPartition, batch []events.Message)
+	// Failed says that the partition is not delivered any further; err wraps ErrPositionLost when its
+	// records are gone. Errors that pass are not reported.
+	Failed(p TopicPartition, err error)
+}
+
+// Member is told what the group assigns. Calls come one at a time.
+type Member struct {
+	Assigned func(generation int32, partitions []int32)
+	// Revoked returns when the partitions may be given to others: everything is handed over.
+	Revoked func(partitions []int32)
+	// Lost says that others own the partitions already.
+	Lost func(partitions []int32)
+}
+
+// Log is one partition of the journal.
+type Log interface {
+	// Append queues a record. done is called once for each, in the order of the calls, from another
+	// goroutine, and must not block: with the record's offset, or with an error that leaves it unknown
+	// whether the record is, or will be, in the log.
+	Append(value []byte, done func(offset int64, err error))
+	// Read calls fn for the records from an offset (the log's start if that is higher) to the end as it is
+	// when Read is called, and returns the offset to go on from.
+	Read(ctx context.Context, from int64, fn func(LogRecord) error) (next int64, err error)
+	Bounds(ctx context.Context) (Bounds, error)
+	Trim(ctx context.Context, before int64) error
+	// TopicID identifies the topic, so that one of the same name created anew is noticed; zero if unknown.
+	TopicID(ctx context.Context) ([16]byte, error)
+	// Close ends the use by this owner; what is still under way may or may not arrive.
+	Close()
+}
+
+// LogRecord is a journal record as read.
+type LogRecord struct {
+	Offset int64
+	Time   int64 // the broker's append time, ms since 1970
+	Value  []byte
+}
