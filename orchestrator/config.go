@@ -1,0 +1,103 @@
+package orchestrator
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"regexp"
+	"time"
+
+	"github.com/skald-io/skald/events"
+	"github.com/skald-io/skald/sagas"
+)
+
+// Definition is what sagas.Define returns.
+type Definition interface {
+	Plan() (*sagas.Plan, error)
+}
+
+// From says where a shard begins to read a domain topic it has never read.
+type From uint8
+
+const (
+	FromLatest   From = 0 // what arrives from now on
+	FromEarliest From = 1 // everything the topic holds
+)
+
+// Config is everything an Engine is told. App, Kafka and one definition are required.
+type Config struct {
+	App         string // prefix of the topics, name of the group; letters, digits, '-', '_'; at most 100
+	Kafka       Kafka
+	Definitions []Definition
+	// Dir holds the stores, one folder a shard. "": they are kept in memory, and every start rebuilds them
+	// from Kafka.
+	Dir       string
+	Node      string // name of this node in claims; default: host name and process id
+	From      From
+	Lifecycle bool // announce final and parked instances on <app>.lifecycle
+	Logger    *slog.Logger
+	// Applied is told every accepted decision once it is applied, in order per shard, from the shard's
+	// goroutine: it must not block. It sees decisions again that are replayed from the journal's tail.
+	Applied func(shard int32, r *events.Record)
+
+	MaxRecord    int           // bytes of a journal record; default 768 KiB; below max.message.bytes of the journal
+	MaxInFlight  int           // decisions ahead of their acknowledgement, per shard; default 4,096
+	CompactAfter int64         // bytes of journal, at least, between two compaction rounds; default 64 MiB
+	BacklogWait  time.Duration // how long timers wait for the backlog of domain topics after a claim (L10); default 1 min
+	CacheBytes   int64         // of the stores' shared block cache; default 64 MiB
+}
+
+var appName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]{0,99}$`)
+
+// withDefaults fills what was left out, then validates.
+func (c Config) withDefaults() (Config, []*sagas.Plan, error) {
+	if c.Node == "" {
+		host, _ := os.Hostname()
+		c.Node = fmt.Sprintf("%s-%d", host, os.Getpid())
+	}
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	if c.MaxRecord == 0 {
+		c.MaxRecord = 768 << 10
+	}
+	if c.MaxInFlight == 0 {
+		c.MaxInFlight = 4096
+	}
+	if c.CompactAfter == 0 {
+		c.CompactAfter = 64 << 20
+	}
+	if c.BacklogWait == 0 {
+		c.BacklogWait = time.Minute
+	}
+	if c.CacheBytes == 0 {
+		c.CacheBytes = 64 << 20
+	}
+	var errs []error
+	if !appName.MatchString(c.App) {
+		errs = append(errs, fmt.Errorf("app %.120q: a name has 1 to 100 letters, digits, '-' or '_'", c.App))
+	}
+	if c.Kafka == nil {
+		errs = append(errs, errors.New("no Kafka connection: set Config.Kafka, for instance to a connectors/kafka client"))
+	}
+	if len(c.Definitions) == 0 {
+		errs = append(errs, errors.New("no definition: an engine without sagas has nothing to do"))
+	}
+	var plans []*sagas.Plan
+	starts := map[string]string{}
+	for _, d := range c.Definitions {
+		p, err := d.Plan()
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		at := p.Start.Topic + " " + p.Start.Type
+		if other, taken := starts[at]; taken {
+			errs = append(errs, fmt.Errorf("definitions %s and %s both start on topic %s, type %q", other, p.Name, p.Start.Topic, p.Start.Type))
+		}
+		starts[at] = p.Name
+		plans = append(plans, p)
+	}
+	return c, plans, errors.Join(errs...)
+}
