@@ -1,0 +1,184 @@
+package sagas
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"reflect"
+	"runtime"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+)
+
+// Command is a command that a participant executes: C is what it is told, R is what it answers when it is
+// done. One Command is shared by the plans that send it and by the participant that takes it, so that
+// both agree on the topic, the type and the shape of the payloads. It is immutable and safe for
+// concurrent use.
+type Command[C, R any] struct {
+	topic, typ string
+	source     string
+}
+
+// NewCommand names a command by the topic it is sent to and its ce_type. A wrong topic or type is
+// reported by the definition that uses the command.
+func NewCommand[C, R any](topic, typ string) Command[C, R] {
+	return Command[C, R]{topic: topic, typ: typ, source: caller(1)}
+}
+
+// Topic is the topic the command is sent to.
+func (c Command[C, R]) Topic() string { return c.topic }
+
+// Type is the command's ce_type.
+func (c Command[C, R]) Type() string { return c.typ }
+
+// EncodeCommand prints a command's payload as JSON.
+func (c Command[C, R]) EncodeCommand(v C) ([]byte, error) { return encodeJSON(v) }
+
+// DecodeCommand reads a command's payload. Fields that C does not have are ignored; what is not one whole
+// JSON value of C's shape, an empty payload or null among it, is an error.
+func (c Command[C, R]) DecodeCommand(b []byte) (v C, err error) {
+	err = decodeJSON(b, &v)
+	return v, err
+}
+
+// EncodeReply prints a reply's payload as JSON.
+func (c Command[C, R]) EncodeReply(v R) ([]byte, error) { return encodeJSON(v) }
+
+// DecodeReply reads a reply's payload like DecodeCommand, except that an empty payload, or null, gives
+// the zero R: a participant that has nothing to say needs no payload.
+func (c Command[C, R]) DecodeReply(b []byte) (v R, err error) {
+	err = decodeReply(b, &v)
+	return v, err
+}
+
+// Event is a domain event that Skald consumes. It is immutable and safe for concurrent use.
+type Event[E any] struct {
+	topic, typ string
+	source     string
+	keyBy      func(E) string
+	idBy       func(E) string
+	typeBy     func(EventView) (string, error)
+}
+
+// NewEvent names a domain event by its topic and its ce_type. Without a type, every record of the topic is
+// such an event. A wrong topic or type is reported by the definition that uses the event.
+func NewEvent[E any](topic, typ string) Event[E] {
+	return Event[E]{topic: topic, typ: typ, source: caller(1)}
+}
+
+// Topic is the topic the event is read from.
+func (e Event[E]) Topic() string { return e.topic }
+
+// Type is the ce_type of the event; "": every record of the topic is one.
+func (e Event[E]) Type() string { return e.typ }
+
+// KeyBy says how to find the business key in the event; without it, it is the record's key. fn is pure.
+func (e Event[E]) KeyBy(fn func(E) string) Event[E] { e.keyBy = fn; return e }
+
+// IDBy says how to find the id of the event, by which it is recognised when it comes again; without it,
+// it is the ce_id, or else the record's place in the topic. fn is pure.
+func (e Event[E]) IDBy(fn func(E) string) Event[E] { e.idBy = fn; return e }
+
+// TypeBy says how to find the type of a record that has no ce_type, for instance from another header or a
+// field of the value; it is compared with the event's type. fn is pure and sees every record of the
+// topic, those of other events too; its error sends the record to quarantine.
+func (e Event[E]) TypeBy(fn func(EventView) (string, error)) Event[E] { e.typeBy = fn; return e }
+
+// Encode prints an event as the JSON value that Decode reads.
+func (e Event[E]) Encode(v E) ([]byte, error) { return encodeJSON(v) }
+
+// Decode reads an event's value like Command.DecodeCommand.
+func (e Event[E]) Decode(b []byte) (v E, err error) {
+	err = decodeJSON(b, &v)
+	return v, err
+}
+
+// reads turns a function of the decoded event into one of the record. The function runs before there is an
+// instance that could be parked, so that a panic in it must become an error of this one record.
+func reads[E any](what string, fn func(E) string) func(EventView) (string, error) {
+	if fn == nil {
+		return nil
+	}
+	return func(view EventView) (s string, err error) {
+		var e E
+		if err := decodeJSON(view.Value, &e); err != nil {
+			return "", err
+		}
+		defer recovered(what, &err)
+		return fn(e), nil
+	}
+}
+
+func recovered(what string, err *error) {
+	if p := recover(); p != nil {
+		*err = fmt.Errorf("the function for the event's %s panicked: %v", what, p)
+	}
+}
+
+func encodeJSON(v any) ([]byte, error) {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return nil, fmt.Errorf("encoding a %T as JSON: %w", v, err)
+	}
+	return b, nil
+}
+
+// decodeJSON fills *v. encoding/json already refuses what follows the value; it would take bytes that are
+// not UTF-8, and null for anything.
+func decodeJSON(b []byte, v any) error {
+	shape := func() string { return reflect.TypeOf(v).Elem().String() }
+	switch {
+	case len(bytes.TrimSpace(b)) == 0:
+		return fmt.Errorf("decoding a %s: the payload is empty", shape())
+	case isNull(b):
+		return fmt.Errorf("decoding a %s: the payload is null", shape())
+	case !utf8.Valid(b):
+		return fmt.Errorf("decoding a %s: the payload is not UTF-8", shape())
+	}
+	if err := json.Unmarshal(b, v); err != nil {
+		return fmt.Errorf("decoding a %s: %w", shape(), err)
+	}
+	return nil
+}
+
+func decodeReply(b []byte, v any) error {
+	if len(b) == 0 || isNull(b) {
+		return nil
+	}
+	return decodeJSON(b, v)
+}
+
+func isNull(b []byte) bool { return string(bytes.TrimSpace(b)) == "null" }
+
+// encodable finds types that JSON can never hold (a channel, a function) when the saga is defined, not when
+// the first one starts. It looks at a zero value, so it does not see into empty slices and nil pointers.
+func encodable(t reflect.Type) (err error) {
+	if t.Kind() == reflect.Interface {
+		return nil
+	}
+	defer func() {
+		if recover() != nil { // a Marshaler that does not like a zero value
+			err = nil
+		}
+	}()
+	var unsupported *json.UnsupportedTypeError
+	if _, e := json.Marshal(reflect.New(t).Interface()); errors.As(e, &unsupported) {
+		return fmt.Errorf("%s cannot be JSON: it holds a %s", t, unsupported.Type)
+	}
+	return nil
+}
+
+// caller names a place in the user's source as folder/file.go:line: enough to find it, and the same
+// whatever machine built the program.
+func caller(skip int) string {
+	_, file, line, ok := runtime.Caller(skip + 1)
+	if !ok {
+		return "unknown source"
+	}
+	if i := strings.LastIndexByte(file, '/'); i >= 0 {
+		file = file[strings.LastIndexByte(file[:i], '/')+1:]
+	}
+	return file + ":" + strconv.Itoa(line)
+}
