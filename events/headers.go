@@ -61,19 +61,21 @@ func (h *Header) encode(b *buffer) {
 	b.bytes(2, h.Value)
 }
 
-func (h *Header) decode(p []byte) error {
-	_, err := fields(p, func(f field) bool {
+// decode reports whether nothing but a key and a value was found. A header has no place for what it does
+// not know: who holds it keeps one of a newer shape unread.
+func (h *Header) decode(p []byte) (whole bool, err error) {
+	f := reader{rest: p}
+	for f.next() {
 		switch f.num {
 		case 1:
 			h.Key = f.string()
 		case 2:
 			h.Value = f.bytes()
 		default:
-			return false
+			f.keep()
 		}
-		return true
-	})
-	return err
+	}
+	return len(f.unknown) == 0, f.err
 }
 
 // Message is a Kafka record as read, or to be written.
@@ -449,15 +451,18 @@ func UnwrapForward(m *Message) (Message, *Origin, error) {
 	if err := o.decode(m.Headers[at].Value); err != nil {
 		return Message{}, nil, &PoisonError{PoisonForward, err.Error()}
 	}
-	if _, err := fields(o.Unknown, func(f field) bool {
+	f := reader{rest: o.Unknown}
+	for f.next() {
 		if f.num == 15 {
 			ms = f.int()
+		} else {
+			f.keep()
 		}
-		return true
-	}); err != nil || o.Topic == "" || o.Offset < 0 || o.Partition < 0 {
+	}
+	if f.err != nil || o.Topic == "" || o.Offset < 0 || o.Partition < 0 {
 		return Message{}, nil, &PoisonError{PoisonForward, "an origin needs topic, partition and offset"}
 	}
-	o.Unknown = nil
+	o.Unknown = f.unknown
 	headers := append(append(make([]Header, 0, len(m.Headers)-1), m.Headers[:at]...), m.Headers[at+1:]...)
 	return Message{Topic: o.Topic, Partition: o.Partition, Offset: o.Offset, Key: m.Key, Value: m.Value, Headers: headers, Time: ms}, o, nil
 }

@@ -5,6 +5,8 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+
+	"google.golang.org/protobuf/encoding/protowire"
 )
 
 // Format is the version of the journal's encoding that this build writes, and the newest it reads. It is
@@ -212,8 +214,12 @@ type Position struct {
 	TopicID   [16]byte // zero where the broker has none
 	Partition int32
 	Low       int64
+	Ahead     []Span // finished at or above Low, ascending, apart; in checkpoints alone
 	Unknown   []byte
 }
+
+// Span is a half-open range of offsets.
+type Span struct{ From, To int64 }
 
 // TopicProgress is the emission progress of one topic.
 type TopicProgress struct {
@@ -259,16 +265,24 @@ func (r *Record) Encode(dst []byte) []byte {
 	}
 	b.int(6, r.Time)
 	if r.Claim != nil {
-		b.nested(7, r.Claim.encode)
+		at := b.begin(7)
+		r.Claim.encode(&b)
+		b.end(at)
 	}
 	if r.Decision != nil {
-		b.nested(8, r.Decision.encode)
+		at := b.begin(8)
+		r.Decision.encode(&b)
+		b.end(at)
 	}
 	if r.Carry != nil {
-		b.nested(9, r.Carry.encode)
+		at := b.begin(9)
+		r.Carry.encode(&b)
+		b.end(at)
 	}
 	if r.Checkpoint != nil {
-		b.nested(10, r.Checkpoint.encode)
+		at := b.begin(10)
+		r.Checkpoint.encode(&b)
+		b.end(at)
 	}
 	return append(b, r.Unknown...)
 }
@@ -286,8 +300,8 @@ func DecodeRecord(b []byte) (*Record, error) {
 		return nil, fmt.Errorf("journal record: %w: format 0", ErrMalformed)
 	}
 	r := &Record{}
-	var err error
-	r.Unknown, err = fields(b[1:], func(f field) bool {
+	f := reader{rest: b[1:]}
+	for f.next() {
 		switch f.num {
 		case 1:
 			r.Kind = Kind(f.uint8())
@@ -314,18 +328,36 @@ func DecodeRecord(b []byte) (*Record, error) {
 			r.Checkpoint = &Checkpoint{}
 			f.fail(r.Checkpoint.decode(f.bytes()))
 		default:
-			return false
+			f.keep()
 		}
-		return true
-	})
-	if err != nil {
-		return nil, fmt.Errorf("journal record: %w", err)
 	}
-	bodies := map[Kind]bool{KindClaim: r.Claim != nil, KindDecision: r.Decision != nil, KindCarry: r.Carry != nil, KindCheckpoint: r.Checkpoint != nil}
-	if has, known := bodies[r.Kind]; !known || !has {
-		return nil, fmt.Errorf("journal record: %w: a %s without its body", ErrMalformed, r.Kind)
+	r.Unknown = f.unknown
+	if f.err != nil {
+		return nil, fmt.Errorf("journal record: %w", f.err)
+	}
+	if why := r.shape(); why != "" {
+		return nil, fmt.Errorf("journal record: %w: a %s %s", ErrMalformed, r.Kind, why)
 	}
 	return r, nil
+}
+
+// shape says what is wrong with a record whose bodies are not the one that its kind names.
+func (r *Record) shape() string {
+	for _, x := range [...]struct {
+		kind Kind
+		has  bool
+	}{{KindClaim, r.Claim != nil}, {KindDecision, r.Decision != nil}, {KindCarry, r.Carry != nil}, {KindCheckpoint, r.Checkpoint != nil}} {
+		switch {
+		case x.has && x.kind != r.Kind:
+			return "with the body of a " + x.kind.String()
+		case !x.has && x.kind == r.Kind:
+			return "without its body"
+		}
+	}
+	if r.Kind < KindClaim || r.Kind > KindCheckpoint {
+		return "is of no kind this format has"
+	}
+	return ""
 }
 
 func (c *Claim) encode(b *buffer) {
@@ -337,8 +369,9 @@ func (c *Claim) encode(b *buffer) {
 	*b = append(*b, c.Unknown...)
 }
 
-func (c *Claim) decode(p []byte) (err error) {
-	c.Unknown, err = fields(p, func(f field) bool {
+func (c *Claim) decode(p []byte) error {
+	f := reader{rest: p}
+	for f.next() {
 		switch f.num {
 		case 1:
 			c.Node = f.string()
@@ -351,75 +384,86 @@ func (c *Claim) decode(p []byte) (err error) {
 		case 5:
 			c.Build = f.string()
 		default:
-			return false
+			f.keep()
 		}
-		return true
-	})
-	return err
+	}
+	c.Unknown = f.unknown
+	return f.err
 }
 
 func (d *Decision) encode(b *buffer) {
 	b.uint(1, uint64(d.Outcome))
 	b.string(2, d.Reason)
-	if d.Input.Kind != InputNone {
-		b.nested(3, d.Input.encode)
+	if !d.Input.empty() {
+		at := b.begin(3)
+		d.Input.encode(b)
+		b.end(at)
 	}
 	if !d.Instance.IsZero() {
 		b.message(4, d.Instance[:])
 	}
 	for i := range d.Entries {
-		b.nested(5, d.Entries[i].encode)
+		at := b.begin(5)
+		d.Entries[i].encode(b)
+		b.end(at)
 	}
 	b.uint(6, d.FirstRow)
 	for i := range d.Rows {
-		b.nested(7, d.Rows[i].encode)
+		at := b.begin(7)
+		d.Rows[i].encode(b)
+		b.end(at)
 	}
 	b.bool(8, d.Purge)
 	for i := range d.Emits {
-		b.nested(9, d.Emits[i].encode)
+		at := b.begin(9)
+		d.Emits[i].encode(b)
+		b.end(at)
 	}
 	if d.Progress != nil {
-		b.nested(10, d.Progress.encode)
+		at := b.begin(10)
+		d.Progress.encode(b)
+		b.end(at)
 	}
 	*b = append(*b, d.Unknown...)
 }
 
-func (d *Decision) decode(p []byte) (err error) {
-	d.Unknown, err = fields(p, func(f field) bool {
+func (d *Decision) decode(p []byte) error {
+	f := reader{rest: p}
+	for f.next() {
 		switch f.num {
 		case 1:
 			d.Outcome = Outcome(f.uint8())
 		case 2:
 			d.Reason = f.string()
 		case 3:
+			d.Input = Input{}
 			f.fail(d.Input.decode(f.bytes()))
 		case 4:
 			f.fixed(d.Instance[:])
 		case 5:
-			var e Entry
-			f.fail(e.decode(f.bytes()))
-			d.Entries = append(d.Entries, e)
+			f.fail(grow(&d.Entries, &f).decode(f.bytes()))
 		case 6:
 			d.FirstRow = f.uint()
 		case 7:
-			var r RowChange
-			f.fail(r.decode(f.bytes()))
-			d.Rows = append(d.Rows, r)
+			f.fail(grow(&d.Rows, &f).decode(f.bytes()))
 		case 8:
 			d.Purge = f.bool()
 		case 9:
-			var e Emit
-			f.fail(e.decode(f.bytes()))
-			d.Emits = append(d.Emits, e)
+			f.fail(grow(&d.Emits, &f).decode(f.bytes()))
 		case 10:
 			d.Progress = &Progress{}
 			f.fail(d.Progress.decode(f.bytes()))
 		default:
-			return false
+			f.keep()
 		}
-		return true
-	})
-	return err
+	}
+	d.Unknown = f.unknown
+	return f.err
+}
+
+func (i *Input) empty() bool {
+	return i.Kind == InputNone && i.Topic == "" && i.Partition == 0 && i.Offset == 0 && i.Low == 0 && i.MessageID == "" &&
+		i.Origin == nil && i.Row == RowRef{} && i.Due == 0 && len(i.Unknown) == 0
 }
 
 func (i *Input) encode(b *buffer) {
@@ -430,7 +474,9 @@ func (i *Input) encode(b *buffer) {
 	b.int(5, i.Low)
 	b.string(6, i.MessageID)
 	if i.Origin != nil {
-		b.nested(7, i.Origin.encode)
+		at := b.begin(7)
+		i.Origin.encode(b)
+		b.end(at)
 	}
 	b.uint(8, uint64(i.Row.Part))
 	b.uint(9, i.Row.N)
@@ -438,8 +484,9 @@ func (i *Input) encode(b *buffer) {
 	*b = append(*b, i.Unknown...)
 }
 
-func (i *Input) decode(p []byte) (err error) {
-	i.Unknown, err = fields(p, func(f field) bool {
+func (i *Input) decode(p []byte) error {
+	f := reader{rest: p}
+	for f.next() {
 		switch f.num {
 		case 1:
 			i.Kind = InputKind(f.uint8())
@@ -463,11 +510,11 @@ func (i *Input) decode(p []byte) (err error) {
 		case 10:
 			i.Due = f.int()
 		default:
-			return false
+			f.keep()
 		}
-		return true
-	})
-	return err
+	}
+	i.Unknown = f.unknown
+	return f.err
 }
 
 func (o *Origin) encode(b *buffer) {
@@ -478,8 +525,9 @@ func (o *Origin) encode(b *buffer) {
 	*b = append(*b, o.Unknown...)
 }
 
-func (o *Origin) decode(p []byte) (err error) {
-	o.Unknown, err = fields(p, func(f field) bool {
+func (o *Origin) decode(p []byte) error {
+	f := reader{rest: p}
+	for f.next() {
 		switch f.num {
 		case 1:
 			o.Topic = f.string()
@@ -490,11 +538,11 @@ func (o *Origin) decode(p []byte) (err error) {
 		case 4:
 			o.Low = f.int()
 		default:
-			return false
+			f.keep()
 		}
-		return true
-	})
-	return err
+	}
+	o.Unknown = f.unknown
+	return f.err
 }
 
 func (e *Emit) encode(b *buffer) {
@@ -510,8 +558,9 @@ func (e *Emit) encode(b *buffer) {
 	*b = append(*b, e.Unknown...)
 }
 
-func (e *Emit) decode(p []byte) (err error) {
-	e.Unknown, err = fields(p, func(f field) bool {
+func (e *Emit) decode(p []byte) error {
+	f := reader{rest: p}
+	for f.next() {
 		switch f.num {
 		case 1:
 			e.Kind = EmitKind(f.uint8())
@@ -532,43 +581,44 @@ func (e *Emit) decode(p []byte) (err error) {
 		case 9:
 			e.Expiry = f.int()
 		default:
-			return false
+			f.keep()
 		}
-		return true
-	})
-	return err
+	}
+	e.Unknown = f.unknown
+	return f.err
 }
 
 func (p *Progress) encode(b *buffer) {
 	for i := range p.Positions {
-		b.nested(1, p.Positions[i].encode)
+		at := b.begin(1)
+		p.Positions[i].encode(b)
+		b.end(at)
 	}
 	b.uint(2, p.EmittedSeq)
 	for i := range p.Emitted {
-		b.nested(3, p.Emitted[i].encode)
+		at := b.begin(3)
+		p.Emitted[i].encode(b)
+		b.end(at)
 	}
 	*b = append(*b, p.Unknown...)
 }
 
-func (p *Progress) decode(buf []byte) (err error) {
-	p.Unknown, err = fields(buf, func(f field) bool {
+func (p *Progress) decode(buf []byte) error {
+	f := reader{rest: buf}
+	for f.next() {
 		switch f.num {
 		case 1:
-			var x Position
-			f.fail(x.decode(f.bytes()))
-			p.Positions = append(p.Positions, x)
+			f.fail(grow(&p.Positions, &f).decode(f.bytes()))
 		case 2:
 			p.EmittedSeq = f.uint()
 		case 3:
-			var x TopicProgress
-			f.fail(x.decode(f.bytes()))
-			p.Emitted = append(p.Emitted, x)
+			f.fail(grow(&p.Emitted, &f).decode(f.bytes()))
 		default:
-			return false
+			f.keep()
 		}
-		return true
-	})
-	return err
+	}
+	p.Unknown = f.unknown
+	return f.err
 }
 
 func (p *Position) encode(b *buffer) {
@@ -578,11 +628,22 @@ func (p *Position) encode(b *buffer) {
 	}
 	b.int(3, int64(p.Partition))
 	b.int(4, p.Low)
+	if len(p.Ahead) > 0 {
+		open := b.begin(5) // packed: each bound as its distance from the one before
+		at := p.Low
+		for _, s := range p.Ahead {
+			*b = protowire.AppendVarint(protowire.AppendVarint(*b, uint64(s.From-at)), uint64(s.To-s.From))
+			at = s.To
+		}
+		b.end(open)
+	}
 	*b = append(*b, p.Unknown...)
 }
 
-func (p *Position) decode(buf []byte) (err error) {
-	p.Unknown, err = fields(buf, func(f field) bool {
+func (p *Position) decode(buf []byte) error {
+	var ahead []byte
+	f := reader{rest: buf}
+	for f.next() {
 		switch f.num {
 		case 1:
 			p.Topic = f.string()
@@ -592,12 +653,44 @@ func (p *Position) decode(buf []byte) (err error) {
 			p.Partition = f.int32()
 		case 4:
 			p.Low = f.int()
+		case 5:
+			ahead = f.bytes()
 		default:
-			return false
+			f.keep()
 		}
-		return true
-	})
-	return err
+	}
+	p.Unknown = f.unknown
+	f.fail(p.decodeAhead(ahead))
+	return f.err
+}
+
+func (p *Position) decodeAhead(b []byte) error {
+	bounds := 0
+	for _, c := range b {
+		if c < 0x80 {
+			bounds++
+		}
+	}
+	if len(b) == 0 {
+		return nil
+	}
+	p.Ahead = make([]Span, 0, bounds/2)
+	at := p.Low
+	for len(b) > 0 {
+		gap, n := protowire.ConsumeVarint(b)
+		if n < 0 {
+			return fmt.Errorf("%w: what is finished ahead of a position", ErrMalformed)
+		}
+		size, m := protowire.ConsumeVarint(b[n:])
+		from := at + int64(gap)
+		to := from + int64(size)
+		if m < 0 || from < at || to <= from {
+			return fmt.Errorf("%w: what is finished ahead of a position", ErrMalformed)
+		}
+		p.Ahead = append(p.Ahead, Span{from, to})
+		at, b = to, b[n+m:]
+	}
+	return nil
 }
 
 func (t *TopicProgress) encode(b *buffer) {
@@ -606,44 +699,46 @@ func (t *TopicProgress) encode(b *buffer) {
 	*b = append(*b, t.Unknown...)
 }
 
-func (t *TopicProgress) decode(p []byte) (err error) {
-	t.Unknown, err = fields(p, func(f field) bool {
+func (t *TopicProgress) decode(p []byte) error {
+	f := reader{rest: p}
+	for f.next() {
 		switch f.num {
 		case 1:
 			t.Topic = f.string()
 		case 2:
 			t.Seq = f.uint()
 		default:
-			return false
+			f.keep()
 		}
-		return true
-	})
-	return err
+	}
+	t.Unknown = f.unknown
+	return f.err
 }
 
 func (c *Carry) encode(b *buffer) {
 	for i := range c.Rows {
-		b.nested(1, c.Rows[i].encode)
+		at := b.begin(1)
+		c.Rows[i].encode(b)
+		b.end(at)
 	}
 	b.uint(2, c.End)
 	*b = append(*b, c.Unknown...)
 }
 
-func (c *Carry) decode(p []byte) (err error) {
-	c.Unknown, err = fields(p, func(f field) bool {
+func (c *Carry) decode(p []byte) error {
+	f := reader{rest: p}
+	for f.next() {
 		switch f.num {
 		case 1:
-			var r CarriedRow
-			f.fail(r.decode(f.bytes()))
-			c.Rows = append(c.Rows, r)
+			f.fail(grow(&c.Rows, &f).decode(f.bytes()))
 		case 2:
 			c.End = f.uint()
 		default:
-			return false
+			f.keep()
 		}
-		return true
-	})
-	return err
+	}
+	c.Unknown = f.unknown
+	return f.err
 }
 
 func (r *CarriedRow) encode(b *buffer) {
@@ -653,8 +748,9 @@ func (r *CarriedRow) encode(b *buffer) {
 	*b = append(*b, r.Unknown...)
 }
 
-func (r *CarriedRow) decode(p []byte) (err error) {
-	r.Unknown, err = fields(p, func(f field) bool {
+func (r *CarriedRow) decode(p []byte) error {
+	f := reader{rest: p}
+	for f.next() {
 		switch f.num {
 		case 1:
 			r.Key = f.bytes()
@@ -663,44 +759,51 @@ func (r *CarriedRow) decode(p []byte) (err error) {
 		case 3:
 			r.Value = f.bytes()
 		default:
-			return false
+			f.keep()
 		}
-		return true
-	})
-	return err
+	}
+	r.Unknown = f.unknown
+	return f.err
 }
 
 func (c *Checkpoint) encode(b *buffer) {
 	for i := range c.Positions {
-		b.nested(1, c.Positions[i].encode)
+		at := b.begin(1)
+		c.Positions[i].encode(b)
+		b.end(at)
 	}
 	for i := range c.Origins {
-		b.nested(2, c.Origins[i].encode)
+		at := b.begin(2)
+		c.Origins[i].encode(b)
+		b.end(at)
 	}
-	b.nested(3, c.Progress.encode)
-	b.nested(4, c.Claim.encode)
+	at := b.begin(3)
+	c.Progress.encode(b)
+	b.end(at)
+	at = b.begin(4)
+	c.Claim.encode(b)
+	b.end(at)
 	*b = append(*b, c.Unknown...)
 }
 
-func (c *Checkpoint) decode(p []byte) (err error) {
-	c.Unknown, err = fields(p, func(f field) bool {
+func (c *Checkpoint) decode(p []byte) error {
+	f := reader{rest: p}
+	for f.next() {
 		switch f.num {
-		case 1, 2:
-			var x Position
-			f.fail(x.decode(f.bytes()))
-			if f.num == 1 {
-				c.Positions = append(c.Positions, x)
-			} else {
-				c.Origins = append(c.Origins, x)
-			}
+		case 1:
+			f.fail(grow(&c.Positions, &f).decode(f.bytes()))
+		case 2:
+			f.fail(grow(&c.Origins, &f).decode(f.bytes()))
 		case 3:
+			c.Progress = Progress{}
 			f.fail(c.Progress.decode(f.bytes()))
 		case 4:
+			c.Claim = Claim{}
 			f.fail(c.Claim.decode(f.bytes()))
 		default:
-			return false
+			f.keep()
 		}
-		return true
-	})
-	return err
+	}
+	c.Unknown = f.unknown
+	return f.err
 }

@@ -56,8 +56,9 @@ func (r *RowChange) encode(b *buffer) {
 	*b = append(*b, r.Unknown...)
 }
 
-func (r *RowChange) decode(p []byte) (err error) {
-	r.Unknown, err = fields(p, func(f field) bool {
+func (r *RowChange) decode(p []byte) error {
+	f := reader{rest: p}
+	for f.next() {
 		switch f.num {
 		case 1:
 			r.Ref.Part = Part(f.uint8())
@@ -70,19 +71,17 @@ func (r *RowChange) decode(p []byte) (err error) {
 		case 5:
 			r.Value = f.bytes()
 		default:
-			return false
+			f.keep()
 		}
-		return true
-	})
-	return err
+	}
+	r.Unknown = f.unknown
+	return f.err
 }
 
 // The first byte of a store key tells its family. Only the families of logical rows are compared, carried
 // and rebuilt; timers are derived from the rows they belong to.
 const (
 	FamilyInstance = 'i' // instance rows: id, part, number
-	FamilyAnswered = 'a' // inputs of this shard answered ahead of their position's low mark
-	FamilyOrigin   = 'o' // forwarded messages taken, at or above the highest low mark of their origin
 	FamilyTimer    = 't' // derived: due time, then the row's key
 	FamilyState    = 's' // the shard's own state
 )
@@ -121,26 +120,6 @@ func successor(prefix []byte) []byte {
 		}
 	}
 	return nil
-}
-
-// PlaceKey is the store key of a place in an input partition, of FamilyAnswered or FamilyOrigin. Keys of
-// one partition are in order of offset. A topic's name holds no zero byte.
-func PlaceKey(family byte, topic string, partition int32, offset int64) []byte {
-	k := make([]byte, 0, len(topic)+14)
-	k = append(k, family)
-	k = append(k, topic...)
-	k = append(k, 0)
-	k = binary.BigEndian.AppendUint32(k, uint32(partition))
-	return binary.BigEndian.AppendUint64(k, uint64(offset))
-}
-
-// ParsePlaceKey undoes PlaceKey.
-func ParsePlaceKey(k []byte) (topic string, partition int32, offset int64, ok bool) {
-	if len(k) < 14 || (k[0] != FamilyAnswered && k[0] != FamilyOrigin) || k[len(k)-13] != 0 {
-		return "", 0, 0, false
-	}
-	n := len(k) - 12
-	return string(k[1 : n-1]), int32(binary.BigEndian.Uint32(k[n:])), int64(binary.BigEndian.Uint64(k[n+4:])), true
 }
 
 // State is the state of an instance.
@@ -208,7 +187,16 @@ type Head struct {
 	Message    string // and for people; at most MaxMessage bytes
 	ParkedNode uint32 // of Parked: the node that cannot go on
 	Trace      []Header
-	Unknown    []byte
+
+	// Cause and CauseMessage keep why it failed while Code says why it is parked, or while other branches
+	// still run.
+	Cause        string
+	CauseMessage string
+	// Held is the first of the nodes whose input came while the instance was parked: 0 for none, else the
+	// node's number plus one. NodeState.NextHeld names the one after it.
+	Held uint32
+
+	Unknown []byte
 }
 
 // MaxMessage bounds what a row or an entry keeps of an error's text, a stack included, in bytes.
@@ -231,16 +219,21 @@ func (h *Head) Encode(dst []byte) []byte {
 	b.string(12, h.Message)
 	b.uint(13, uint64(h.ParkedNode))
 	for i := range h.Trace {
-		b.nested(14, h.Trace[i].encode)
+		at := b.begin(14)
+		h.Trace[i].encode(&b)
+		b.end(at)
 	}
+	b.string(15, h.Cause)
+	b.string(16, h.CauseMessage)
+	b.uint(17, uint64(h.Held))
 	return append(b, h.Unknown...)
 }
 
 // DecodeHead reads what Encode wrote. The result aliases p.
 func DecodeHead(p []byte) (*Head, error) {
 	h := &Head{}
-	var err error
-	h.Unknown, err = fields(p, func(f field) bool {
+	f := reader{rest: p}
+	for f.next() {
 		switch f.num {
 		case 1:
 			h.Definition = f.string()
@@ -270,15 +263,26 @@ func DecodeHead(p []byte) (*Head, error) {
 			h.ParkedNode = f.uint32()
 		case 14:
 			var x Header
-			f.fail(x.decode(f.bytes()))
-			h.Trace = append(h.Trace, x)
+			whole, err := x.decode(f.bytes())
+			f.fail(err)
+			if whole {
+				*grow(&h.Trace, &f) = x
+			} else {
+				f.keep()
+			}
+		case 15:
+			h.Cause = f.string()
+		case 16:
+			h.CauseMessage = f.string()
+		case 17:
+			h.Held = f.uint32()
 		default:
-			return false
+			f.keep()
 		}
-		return true
-	})
-	if err != nil {
-		return nil, fmt.Errorf("instance head: %w", err)
+	}
+	h.Unknown = f.unknown
+	if f.err != nil {
+		return nil, fmt.Errorf("instance head: %w", f.err)
 	}
 	return h, nil
 }
@@ -309,12 +313,13 @@ func (s NodeStatus) String() string {
 type NodeState struct {
 	Status NodeStatus
 
-	// Seq: the child that is open. All: forward, the next child to start; backward, how many children were
-	// looked at, from the last.
+	// Seq: the child that is open. All: forward, the next child to start; backward, how many children are
+	// left to look at, from the first: a walk back begins with the last that was started.
 	Index uint32
 	// All: children started and not finished, in the current direction.
 	Active uint32
-	// All: a child failed (let-it-finish waits for the others).
+	// All: a child failed (let-it-finish waits for the others). Step: an answer that ends it was taken while
+	// its instance was parked.
 	Failed bool
 
 	// Step.
@@ -324,8 +329,13 @@ type NodeState struct {
 	Payload   []byte // of the forward command, kept while it may be sent again
 	Undo      *Obligation
 	Answer    []byte // a reply taken while its instance could not go on (parked)
-	HasAnswer bool
-	Expiry    int64 // of the last forward attempt, ms since 1970
+	HasAnswer bool   // a done was taken that did not go on as usual: while parked, or late
+	Expiry    int64  // of the last forward attempt, ms since 1970
+
+	// Held: its input waits until the instance is no longer parked. NextHeld links the list that begins at
+	// Head.Held: 0 for not in it, 1 for its last, else the next node's number plus two.
+	Held     bool
+	NextHeld uint32
 
 	Unknown []byte
 }
@@ -351,19 +361,23 @@ func (n *NodeState) Encode(dst []byte) []byte {
 	b.uint(7, n.Rejected)
 	b.bytes(8, n.Payload)
 	if n.Undo != nil {
-		b.nested(9, n.Undo.encode)
+		at := b.begin(9)
+		n.Undo.encode(&b)
+		b.end(at)
 	}
 	b.bytes(10, n.Answer)
 	b.bool(11, n.HasAnswer)
 	b.int(12, n.Expiry)
+	b.bool(13, n.Held)
+	b.uint(14, uint64(n.NextHeld))
 	return append(b, n.Unknown...)
 }
 
 // DecodeNode reads what Encode wrote. The result aliases p.
 func DecodeNode(p []byte) (*NodeState, error) {
 	n := &NodeState{}
-	var err error
-	n.Unknown, err = fields(p, func(f field) bool {
+	f := reader{rest: p}
+	for f.next() {
 		switch f.num {
 		case 1:
 			n.Status = NodeStatus(f.uint8())
@@ -390,13 +404,17 @@ func DecodeNode(p []byte) (*NodeState, error) {
 			n.HasAnswer = f.bool()
 		case 12:
 			n.Expiry = f.int()
+		case 13:
+			n.Held = f.bool()
+		case 14:
+			n.NextHeld = f.uint32()
 		default:
-			return false
+			f.keep()
 		}
-		return true
-	})
-	if err != nil {
-		return nil, fmt.Errorf("node row: %w", err)
+	}
+	n.Unknown = f.unknown
+	if f.err != nil {
+		return nil, fmt.Errorf("node row: %w", f.err)
 	}
 	return n, nil
 }
@@ -409,8 +427,9 @@ func (o *Obligation) encode(b *buffer) {
 	*b = append(*b, o.Unknown...)
 }
 
-func (o *Obligation) decode(p []byte) (err error) {
-	o.Unknown, err = fields(p, func(f field) bool {
+func (o *Obligation) decode(p []byte) error {
+	f := reader{rest: p}
+	for f.next() {
 		switch f.num {
 		case 1:
 			o.Topic = f.string()
@@ -421,11 +440,11 @@ func (o *Obligation) decode(p []byte) (err error) {
 		case 4:
 			o.Attempts = f.uint32()
 		default:
-			return false
+			f.keep()
 		}
-		return true
-	})
-	return err
+	}
+	o.Unknown = f.unknown
+	return f.err
 }
 
 // EntryKind is the kind of a fact in an instance's history. The names are for people and tools; nothing
@@ -495,8 +514,9 @@ func DecodeEntry(p []byte) (*Entry, error) {
 	return e, nil
 }
 
-func (e *Entry) decode(p []byte) (err error) {
-	e.Unknown, err = fields(p, func(f field) bool {
+func (e *Entry) decode(p []byte) error {
+	f := reader{rest: p}
+	for f.next() {
 		switch f.num {
 		case 1:
 			e.Kind = EntryKind(f.uint8())
@@ -519,9 +539,9 @@ func (e *Entry) decode(p []byte) (err error) {
 		case 10:
 			e.To = State(f.uint8())
 		default:
-			return false
+			f.keep()
 		}
-		return true
-	})
-	return err
+	}
+	e.Unknown = f.unknown
+	return f.err
 }

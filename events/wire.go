@@ -3,6 +3,7 @@ package events
 import (
 	"errors"
 	"fmt"
+	"math"
 
 	"google.golang.org/protobuf/encoding/protowire"
 )
@@ -47,121 +48,165 @@ func (b *buffer) string(num protowire.Number, v string) {
 	}
 }
 
-// nested writes a message in place: its length is patched in once it is known.
-func (b *buffer) nested(num protowire.Number, fn func(*buffer)) {
-	*b = protowire.AppendTag(*b, num, protowire.BytesType)
-	at := len(*b)
-	*b = append(*b, 0)
-	fn(b)
-	n := len(*b) - at - 1
-	if extra := protowire.SizeVarint(uint64(n)) - 1; extra > 0 {
-		*b = append(*b, make([]byte, extra)...)
-		copy((*b)[at+1+extra:], (*b)[at+1:at+1+n])
+// begin opens a message in place and end closes it: its length is patched in once it is known. What begin
+// returns is given to end; in between only that message is written.
+func (b *buffer) begin(num protowire.Number) int {
+	*b = append(protowire.AppendTag(*b, num, protowire.BytesType), 0)
+	return len(*b)
+}
+
+func (b *buffer) end(at int) {
+	n := len(*b) - at
+	if n < 1<<7 {
+		(*b)[at-1] = byte(n)
+		return
 	}
-	protowire.AppendVarint((*b)[:at], uint64(n))
+	extra := protowire.SizeVarint(uint64(n)) - 1
+	*b = append(*b, make([]byte, extra)...)
+	copy((*b)[at+extra:], (*b)[at:at+n])
+	protowire.AppendVarint((*b)[:at-1], uint64(n))
 }
 
-// field is one field of a message: a number or bytes, by its wire type.
-type field struct {
-	num protowire.Number
-	typ protowire.Type
-	u   uint64
-	b   []byte
-	bad *error
+// reader walks the fields of a message. After next returns true, num tells the field, and exactly one of
+// its other methods takes its value: one of a known type, or keep. The first thing that is wrong ends the
+// walk and stands in err. Every value aliases the input, except strings.
+type reader struct {
+	rest    []byte
+	num     protowire.Number
+	typ     protowire.Type
+	u       uint64 // of a varint
+	b       []byte // of a length-delimited field
+	raw     []byte // the whole field, its tag included
+	unknown []byte // what keep kept
+	err     error
 }
 
-func (f field) want(t protowire.Type) bool {
+func (f *reader) next() bool {
+	if f.err != nil || len(f.rest) == 0 {
+		return false
+	}
+	in := f.rest
+	tag, n := varint(in)
+	if n > 0 {
+		f.num, f.typ = protowire.DecodeTag(tag)
+		if f.num < protowire.MinValidNumber {
+			n = -1
+		}
+	}
+	if n <= 0 {
+		_, _, n = protowire.ConsumeTag(in)
+		f.fail(fmt.Errorf("%w: %w", ErrMalformed, protowire.ParseError(n)))
+		return false
+	}
+	f.u, f.b = 0, nil
+	m := 0
+	switch f.typ {
+	case protowire.VarintType:
+		f.u, m = varint(in[n:])
+	case protowire.BytesType:
+		size, k := varint(in[n:])
+		if k > 0 && size <= uint64(len(in)-n-k) {
+			m = k + int(size)
+			f.b = in[n+k : n+m : n+m]
+		}
+	default:
+		m = protowire.ConsumeFieldValue(f.num, f.typ, in[n:])
+	}
+	if m <= 0 {
+		m = protowire.ConsumeFieldValue(f.num, f.typ, in[n:])
+		f.fail(fmt.Errorf("%w: field %d: %w", ErrMalformed, f.num, protowire.ParseError(m)))
+		return false
+	}
+	f.raw, f.rest = in[:n+m:n+m], in[n+m:]
+	return true
+}
+
+// varint is protowire.ConsumeVarint with the common case of one byte in place.
+func varint(b []byte) (uint64, int) {
+	if len(b) > 0 && b[0] < 0x80 {
+		return uint64(b[0]), 1
+	}
+	return protowire.ConsumeVarint(b)
+}
+
+// keep puts a field this build does not know aside, to be written again as it stands, after the known ones.
+func (f *reader) keep() { f.unknown = append(f.unknown, f.raw...) }
+
+// count is how many fields of the current number are left, this one included: so that a list is allocated
+// once, and never beyond a fixed multiple of its bytes.
+func (f *reader) count() int {
+	c := 1
+	rest := reader{rest: f.rest}
+	for rest.next() {
+		if rest.num == f.num {
+			c++
+		}
+	}
+	return c
+}
+
+// grow appends a zero element to the list of the reader's current field.
+func grow[T any](list *[]T, f *reader) *T {
+	if *list == nil {
+		*list = make([]T, 0, f.count())
+	}
+	var zero T
+	*list = append(*list, zero)
+	return &(*list)[len(*list)-1]
+}
+
+func (f *reader) fail(err error) {
+	if err != nil && f.err == nil {
+		f.err = err
+	}
+}
+
+func (f *reader) want(t protowire.Type) bool {
 	if f.typ != t {
-		*f.bad = fmt.Errorf("%w: field %d has wire type %d", ErrMalformed, f.num, f.typ)
+		f.fail(fmt.Errorf("%w: field %d has wire type %d", ErrMalformed, f.num, f.typ))
 	}
 	return f.typ == t
 }
 
-func (f field) uint() uint64 {
+// number gives a varint of at most max.
+func (f *reader) number(max uint64) uint64 {
 	if !f.want(protowire.VarintType) {
+		return 0
+	}
+	if f.u > max {
+		f.fail(fmt.Errorf("%w: field %d is out of range", ErrMalformed, f.num))
 		return 0
 	}
 	return f.u
 }
 
-func (f field) uint32() uint32 {
-	v := f.uint()
-	if v > 1<<32-1 {
-		*f.bad = fmt.Errorf("%w: field %d is out of range", ErrMalformed, f.num)
-	}
-	return uint32(v)
-}
+func (f *reader) uint() uint64   { return f.number(math.MaxUint64) }
+func (f *reader) uint32() uint32 { return uint32(f.number(math.MaxUint32)) }
+func (f *reader) uint8() uint8   { return uint8(f.number(math.MaxUint8)) }
+func (f *reader) int() int64     { return int64(f.uint()) }
+func (f *reader) bool() bool     { return f.uint() != 0 }
+func (f *reader) string() string { return string(f.bytes()) }
 
-func (f field) uint8() uint8 {
-	v := f.uint()
-	if v > 255 {
-		*f.bad = fmt.Errorf("%w: field %d is out of range", ErrMalformed, f.num)
-	}
-	return uint8(v)
-}
-
-func (f field) int() int64     { return int64(f.uint()) }
-func (f field) bool() bool     { return f.uint() != 0 }
-func (f field) string() string { return string(f.bytes()) }
-
-func (f field) int32() int32 {
+func (f *reader) int32() int32 {
 	v := f.int()
 	if v != int64(int32(v)) {
-		*f.bad = fmt.Errorf("%w: field %d is out of range", ErrMalformed, f.num)
+		f.fail(fmt.Errorf("%w: field %d is out of range", ErrMalformed, f.num))
 	}
 	return int32(v)
 }
 
 // bytes aliases the input; empty bytes are nil.
-func (f field) bytes() []byte {
+func (f *reader) bytes() []byte {
 	if !f.want(protowire.BytesType) || len(f.b) == 0 {
 		return nil
 	}
 	return f.b
 }
 
-func (f field) fixed(dst []byte) {
+func (f *reader) fixed(dst []byte) {
 	if b := f.bytes(); len(b) == len(dst) {
 		copy(dst, b)
-	} else if *f.bad == nil {
-		*f.bad = fmt.Errorf("%w: field %d has %d bytes, not %d", ErrMalformed, f.num, len(b), len(dst))
+	} else {
+		f.fail(fmt.Errorf("%w: field %d has %d bytes, not %d", ErrMalformed, f.num, len(b), len(dst)))
 	}
-}
-
-func (f field) fail(err error) {
-	if err != nil && *f.bad == nil {
-		*f.bad = err
-	}
-}
-
-// fields walks the fields of a message. Those fn does not know (it returns false) come back as they
-// stood, to be written again after the known ones.
-func fields(b []byte, fn func(field) bool) (unknown []byte, err error) {
-	for len(b) > 0 {
-		num, typ, n := protowire.ConsumeTag(b)
-		if n < 0 {
-			return nil, fmt.Errorf("%w: %w", ErrMalformed, protowire.ParseError(n))
-		}
-		f := field{num: num, typ: typ, bad: &err}
-		var m int
-		switch typ {
-		case protowire.VarintType:
-			f.u, m = protowire.ConsumeVarint(b[n:])
-		case protowire.BytesType:
-			f.b, m = protowire.ConsumeBytes(b[n:])
-		default:
-			m = protowire.ConsumeFieldValue(num, typ, b[n:])
-		}
-		if m < 0 {
-			return nil, fmt.Errorf("%w: %w", ErrMalformed, protowire.ParseError(m))
-		}
-		if !fn(f) {
-			unknown = append(unknown, b[:n+m]...)
-		}
-		if err != nil {
-			return nil, err
-		}
-		b = b[n+m:]
-	}
-	return unknown, nil
 }
