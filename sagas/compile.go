@@ -277,13 +277,13 @@ func (c *compiler) node(s *spec, parent *Node, index, depth int) *Node {
 		c.step(n, s)
 	case KindWait:
 		n.Wait = s.wait
-		c.duration(n.Source, n, "time to wait", n.Wait)
+		c.duration(n.Source, n, "wait", n.Wait)
 	case KindDo:
 		n.Do = s.do
 	case KindAll:
 		n.OnFailure = s.onFailure
 		if s.onFailure != CancelRest && s.onFailure != LetItFinish {
-			c.fail(n.Source, n, "on failure it is CancelRest or LetItFinish, not %d", s.onFailure)
+			c.fail(n.Source, n, "on failure it is CancelRest or LetItFinish, not %v", s.onFailure)
 		}
 		c.below(n, s, depth)
 	case KindSeq:
@@ -294,11 +294,11 @@ func (c *compiler) node(s *spec, parent *Node, index, depth int) *Node {
 
 func (c *compiler) below(n *Node, s *spec, depth int) {
 	if len(s.children) == 0 {
-		c.fail(n.Source, n, "a %s of nothing", n.Kind)
+		c.fail(n.Source, n, "there is nothing in it")
 	}
 	for i, child := range s.children {
 		if child == nil {
-			c.fail(n.Source, n, "number %d of the %s is nil", i+1, n.Kind)
+			c.fail(n.Source, n, "its node number %d is nil", i+1)
 			continue
 		}
 		if m := c.node(child, n, i, depth+1); m != nil {
@@ -374,7 +374,9 @@ func (c *compiler) step(n *Node, s *spec) {
 		c.payload(u.source, n, "undo", u.command)
 		c.payload(u.source, n, "undo's reply", u.reply)
 		c.duration(u.source, n, "undo's timeout", u.timeout)
-		if u.topic != step.Topic {
+		if badTopic(u.topic) != "" || badTopic(step.Topic) != "" {
+			// said already
+		} else if u.topic != step.Topic {
 			c.fail(u.source, n, "its undo goes to topic %q and its command to %q: both go to one topic, or the undo could overtake what it undoes", u.topic, step.Topic)
 		} else if u.typ == step.Type {
 			c.fail(u.source, n, "its undo has the type of its command, %q: the participant could not tell them apart", u.typ)
@@ -417,7 +419,7 @@ func (c *compiler) payload(source string, n *Node, what string, t reflect.Type) 
 // duration refuses what no clock of Skald can tell from nothing: times are journaled in milliseconds.
 func (c *compiler) duration(source string, n *Node, what string, d time.Duration) {
 	if d < time.Millisecond {
-		c.fail(source, n, "a %s of %v is too short: it is at least 1ms", what, d)
+		c.fail(source, n, "its %s of %v is too short: at least 1ms", what, d)
 	}
 }
 
@@ -431,7 +433,7 @@ func (c *compiler) retry(source string, n *Node, what string, backoff, limit tim
 		o(&r)
 	}
 	if r.attemptsSet && !r.forEver && (r.Attempts < 1 || r.Attempts > maxAttempts) {
-		c.fail(source, n, "its %s: attempts are 1 to %d, or ForEver, not %d", what, maxAttempts, r.Attempts)
+		c.fail(source, n, "its %s: attempts are 1 to %d, or ForEver; not %d", what, maxAttempts, r.Attempts)
 	}
 	if r.Backoff < time.Millisecond {
 		c.fail(source, n, "its %s: a backoff of %v is too short: it is at least 1ms", what, r.Backoff)
