@@ -95,25 +95,17 @@ func (e Event[E]) Decode(b []byte) (v E, err error) {
 	return v, err
 }
 
-// reads turns a function of the decoded event into one of the record. The function runs before there is an
-// instance that could be parked, so that a panic in it must become an error of this one record.
-func reads[E any](what string, fn func(E) string) func(EventView) (string, error) {
+// reads turns a function of the decoded event into one of the record.
+func reads[E any](fn func(E) string) func(EventView) (string, error) {
 	if fn == nil {
 		return nil
 	}
-	return func(view EventView) (s string, err error) {
+	return func(view EventView) (string, error) {
 		var e E
 		if err := decodeJSON(view.Value, &e); err != nil {
 			return "", err
 		}
-		defer recovered(what, &err)
 		return fn(e), nil
-	}
-}
-
-func recovered(what string, err *error) {
-	if p := recover(); p != nil {
-		*err = fmt.Errorf("the function for the event's %s panicked: %v", what, p)
 	}
 }
 

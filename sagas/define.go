@@ -48,10 +48,11 @@ func StartOn[E, T any](event Event[E], fn func(E) T) StartOf[T] {
 		event:       reflect.TypeFor[E](),
 		missing:     fn == nil,
 		plan: Start{
-			Topic: event.topic,
-			Type:  event.typ,
-			Key:   reads("key", event.keyBy),
-			ID:    reads("id", event.idBy),
+			Topic:  event.topic,
+			Type:   event.typ,
+			TypeOf: event.typeBy,
+			Key:    reads(event.keyBy),
+			ID:     reads(event.idBy),
 			Data: func(value []byte) (any, error) {
 				e, err := event.Decode(value)
 				if err != nil {
@@ -61,12 +62,6 @@ func StartOn[E, T any](event Event[E], fn func(E) T) StartOf[T] {
 				return &data, nil
 			},
 		},
-	}
-	if typeBy := event.typeBy; typeBy != nil {
-		s.plan.TypeOf = func(view EventView) (typ string, err error) {
-			defer recovered("type", &err)
-			return typeBy(view)
-		}
 	}
 	return StartOf[T]{s}
 }

@@ -249,20 +249,6 @@ func TestGarbageIsNoEvent(t *testing.T) {
 	}
 }
 
-func TestAFunctionOfAnEventThatPanicsIsAnErrorOfThatEvent(t *testing.T) {
-	read := sagas.NewEvent[OrderPlaced]("orders", "placed").
-		KeyBy(func(OrderPlaced) string { panic("k") }).
-		IDBy(func(OrderPlaced) string { panic("i") }).
-		TypeBy(func(sagas.EventView) (string, error) { panic("t") })
-	s := plan(t, sagas.Define("shop", "1", sagas.StartOn(read, func(OrderPlaced) (o Order) { return }), hold)).Start
-	view := sagas.EventView{Value: []byte(`{}`)}
-	for want, fn := range map[string]func(sagas.EventView) (string, error){"key panicked: k": s.Key, "id panicked: i": s.ID, "type panicked: t": s.TypeOf} {
-		if _, err := fn(view); err == nil || !strings.HasSuffix(err.Error(), want) {
-			t.Errorf("%v, not … %s", err, want)
-		}
-	}
-}
-
 func TestAStepBuildsItsCommandAndTakesItsReply(t *testing.T) {
 	p := plan(t, PlaceOrder)
 	reserve := node(t, p, "reserve-stock").Step
