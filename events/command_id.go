@@ -58,7 +58,8 @@ func (c CommandID) Text(app string) string {
 }
 
 func commandIDSum(app string, b []byte) [4]byte {
-	h := sha256.Sum256(append(append(make([]byte, 0, len(app)+1+len(b)), app...), append([]byte{0}, b...)...))
+	in := append(append(append(make([]byte, 0, 128), app...), 0), b...)
+	h := sha256.Sum256(in)
 	return [4]byte(h[:4])
 }
 

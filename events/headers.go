@@ -279,7 +279,8 @@ func MessageIDOf(m *Message) string {
 	return m.Topic + "-" + strconv.Itoa(int(m.Partition)) + "-" + strconv.FormatInt(m.Offset, 10)
 }
 
-// Outgoing are the messages that an accepted decision emits, in order, complete. It is a pure function of
+// Outgoing are the messages that an accepted decision emits, one for each of its Emits, complete; one of a
+// kind this build does not know has no topic. It is a pure function of
 // the record, so that an owner that takes over sends the same bytes again (L14). A record whose emits do
 // not fit its rows gives ErrMalformed.
 func Outgoing(app string, r *Record) ([]Message, error) {
@@ -288,29 +289,26 @@ func Outgoing(app string, r *Record) ([]Message, error) {
 		return nil, nil
 	}
 	var head *Head
-	nodes := make(map[uint64][]byte, len(d.Rows))
 	for i := range d.Rows {
-		switch d.Rows[i].Ref.Part {
-		case PartHead:
+		if d.Rows[i].Ref.Part == PartHead {
 			h, err := DecodeHead(d.Rows[i].Value)
 			if err != nil {
 				return nil, err
 			}
 			head = h
-		case PartNode:
-			nodes[d.Rows[i].Ref.N] = d.Rows[i].Value
 		}
 	}
 	if head == nil {
 		return nil, fmt.Errorf("decision %d: %w: it emits without a head", r.Seq, ErrMalformed)
 	}
+	node := nodeRows(d.Rows)
 	out := make([]Message, 0, len(d.Emits))
 	for i := range d.Emits {
 		e := &d.Emits[i]
 		m := Message{Topic: e.Topic, Key: []byte(head.Key), Time: r.Time}
 		switch e.Kind {
 		case EmitCommand:
-			raw, ok := nodes[uint64(e.Node)]
+			raw, ok := node(uint64(e.Node))
 			if !ok {
 				return nil, fmt.Errorf("decision %d: %w: it emits a command without its row", r.Seq, ErrMalformed)
 			}
@@ -338,7 +336,7 @@ func Outgoing(app string, r *Record) ([]Message, error) {
 				{HeaderCorrelationID, []byte(d.Instance.String())},
 			}, head.Trace...)
 		default:
-			continue // of a newer build: it will be emitted by one
+			m.Topic = "" // of a newer build: one will emit it
 		}
 		if m.Value == nil {
 			m.Value = []byte{}
@@ -348,11 +346,37 @@ func Outgoing(app string, r *Record) ([]Message, error) {
 	return out, nil
 }
 
+// nodeRows finds the rows of nodes by number: by looking, or, when there are many, by an index.
+func nodeRows(rows []RowChange) func(n uint64) (value []byte, ok bool) {
+	if len(rows) <= 16 {
+		return func(n uint64) ([]byte, bool) {
+			for i := len(rows) - 1; i >= 0; i-- {
+				if (rows[i].Ref == RowRef{PartNode, n}) {
+					return rows[i].Value, true
+				}
+			}
+			return nil, false
+		}
+	}
+	index := make(map[uint64][]byte, len(rows))
+	for i := range rows {
+		if rows[i].Ref.Part == PartNode {
+			index[rows[i].Ref.N] = rows[i].Value
+		}
+	}
+	return func(n uint64) ([]byte, bool) { value, ok := index[n]; return value, ok }
+}
+
 func commandHeaders(app string, r *Record, head *Head, e *Emit) []Header {
 	id := CommandID{r.Decision.Instance, e.Node, e.Execution, e.Attempt, e.Phase}
 	instance := r.Decision.Instance.String()
 	headers := make([]Header, 0, 16)
-	add := func(k, v string) { headers = append(headers, Header{k, []byte(v)}) }
+	values := make([]byte, 0, 640) // one allocation for nearly every value
+	add := func(k, v string) {
+		at := len(values)
+		values = append(values, v...)
+		headers = append(headers, Header{k, values[at:len(values):len(values)]})
+	}
 	add(HeaderSpecVersion, "1.0")
 	add(HeaderID, id.Text(app))
 	add(HeaderSource, "/skald/"+app)
@@ -459,10 +483,25 @@ func UnwrapForward(m *Message) (Message, *Origin, error) {
 			f.keep()
 		}
 	}
-	if f.err != nil || o.Topic == "" || o.Offset < 0 || o.Partition < 0 {
-		return Message{}, nil, &PoisonError{PoisonForward, "an origin needs topic, partition and offset"}
+	if f.err != nil || !isTopic(o.Topic) || o.Offset < 0 || o.Partition < 0 || o.Low < 0 {
+		return Message{}, nil, &PoisonError{PoisonForward, "an origin needs topic, partition, offset and low mark"}
 	}
 	o.Unknown = f.unknown
 	headers := append(append(make([]Header, 0, len(m.Headers)-1), m.Headers[:at]...), m.Headers[at+1:]...)
 	return Message{Topic: o.Topic, Partition: o.Partition, Offset: o.Offset, Key: m.Key, Value: m.Value, Headers: headers, Time: ms}, o, nil
+}
+
+// isTopic reports whether Kafka takes name as a topic's.
+func isTopic(name string) bool {
+	if len(name) == 0 || len(name) > 249 || name == "." || name == ".." {
+		return false
+	}
+	for i := range len(name) {
+		switch c := name[i]; {
+		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9', c == '.', c == '_', c == '-':
+		default:
+			return false
+		}
+	}
+	return true
 }

@@ -316,17 +316,13 @@ func DecodeRecord(b []byte) (*Record, error) {
 		case 6:
 			r.Time = f.int()
 		case 7:
-			r.Claim = &Claim{}
-			f.fail(r.Claim.decode(f.bytes()))
+			f.fail(fresh(&r.Claim).decode(f.bytes()))
 		case 8:
-			r.Decision = &Decision{}
-			f.fail(r.Decision.decode(f.bytes()))
+			f.fail(fresh(&r.Decision).decode(f.bytes()))
 		case 9:
-			r.Carry = &Carry{}
-			f.fail(r.Carry.decode(f.bytes()))
+			f.fail(fresh(&r.Carry).decode(f.bytes()))
 		case 10:
-			r.Checkpoint = &Checkpoint{}
-			f.fail(r.Checkpoint.decode(f.bytes()))
+			f.fail(fresh(&r.Checkpoint).decode(f.bytes()))
 		default:
 			f.keep()
 		}
@@ -451,8 +447,7 @@ func (d *Decision) decode(p []byte) error {
 		case 9:
 			f.fail(grow(&d.Emits, &f).decode(f.bytes()))
 		case 10:
-			d.Progress = &Progress{}
-			f.fail(d.Progress.decode(f.bytes()))
+			f.fail(fresh(&d.Progress).decode(f.bytes()))
 		default:
 			f.keep()
 		}
@@ -501,8 +496,7 @@ func (i *Input) decode(p []byte) error {
 		case 6:
 			i.MessageID = f.string()
 		case 7:
-			i.Origin = &Origin{}
-			f.fail(i.Origin.decode(f.bytes()))
+			f.fail(fresh(&i.Origin).decode(f.bytes()))
 		case 8:
 			i.Row.Part = Part(f.uint8())
 		case 9:

@@ -396,8 +396,7 @@ func DecodeNode(p []byte) (*NodeState, error) {
 		case 8:
 			n.Payload = f.bytes()
 		case 9:
-			n.Undo = &Obligation{}
-			f.fail(n.Undo.decode(f.bytes()))
+			f.fail(fresh(&n.Undo).decode(f.bytes()))
 		case 10:
 			n.Answer = f.bytes()
 		case 11:

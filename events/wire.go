@@ -155,6 +155,17 @@ func grow[T any](list *[]T, f *reader) *T {
 	return &(*list)[len(*list)-1]
 }
 
+// fresh empties a message to be read into: of a field that stands twice the last counts, and only one costs memory.
+func fresh[T any](p **T) *T {
+	if *p == nil {
+		*p = new(T)
+	} else {
+		var zero T
+		**p = zero
+	}
+	return *p
+}
+
 func (f *reader) fail(err error) {
 	if err != nil && f.err == nil {
 		f.err = err
