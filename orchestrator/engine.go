@@ -1,23 +1,282 @@
 package orchestrator
 
 import (
+	"bytes"
 	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"runtime/debug"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
 
 	"github.com/skald-io/skald/events"
+	"github.com/skald-io/skald/orchestrator/journal"
+	"github.com/skald-io/skald/orchestrator/machine"
+	"github.com/skald-io/skald/orchestrator/store"
+	"github.com/skald-io/skald/sagas"
 )
 
 // Engine runs the shards that the group assigns to this node. It is safe for concurrent use.
 type Engine struct {
-	cfg Config
+	cfg    Config
+	plans  []*sagas.Plan
+	topics events.Topics
+	log    *slog.Logger
+	clock  func() int64
+	stats  shardStats
+
+	mu         sync.Mutex
+	generation int32 // the latest one this node took part in
+	runners    map[int32]*runner
+	fatal      chan error
+
+	layout  layout // of the topics, as found at start
+	machine *machine.Machine
+	stores  stores
+}
+
+// runner keeps one assigned shard running.
+type runner struct {
+	stop context.CancelFunc
+	done chan struct{}
+
+	mu    sync.RWMutex
+	store store.Store // nil while it is closed
+	owns  bool
 }
 
 // New checks the configuration; it does not touch the network. Errors of definitions name file and line.
 func New(cfg Config) (*Engine, error) {
-	c, _, err := cfg.withDefaults()
+	c, plans, err := cfg.withDefaults()
 	if err != nil {
 		return nil, err
 	}
-	return &Engine{cfg: c}, nil
+	began := time.Now() // carries the monotonic clock: a jump of the wall clock moves nothing
+	return &Engine{
+		cfg: c, plans: plans, topics: events.Topics{App: c.App}, runners: map[int32]*runner{}, fatal: make(chan error, 1),
+		log:    c.Logger.With("app", c.App, "node", c.Node),
+		clock:  func() int64 { return began.UnixMilli() + time.Since(began).Milliseconds() },
+		stores: stores{dir: c.Dir, cache: c.CacheBytes, log: c.Logger},
+	}, nil
+}
+
+// Build names the program's version in claims, for people.
+func Build() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	rev := ""
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" {
+			rev = " " + s.Value[:min(12, len(s.Value))]
+		}
+	}
+	return info.Main.Version + rev
+}
+
+// Run takes part until ctx ends, then hands its shards over and leaves the group. It returns nil after such
+// a shutdown, or the error that makes going on pointless.
+func (e *Engine) Run(ctx context.Context) error {
+	layout, err := e.inspect(ctx)
+	if err != nil {
+		return err
+	}
+	e.layout, e.stores.shards = layout, layout.shards
+	e.machine = machine.New(machine.Config{App: e.cfg.App, Slots: layout.shards * events.SlotsPerShard, Lifecycle: e.cfg.Lifecycle, MaxRecord: e.cfg.MaxRecord, Plans: e.plans})
+	defer e.stores.close()
+	leave, err := e.cfg.Kafka.Join(e.cfg.App, e.topics.Inbox(), Member{Assigned: e.assigned, Revoked: e.revoked, Lost: e.revoked})
+	if err != nil {
+		return fmt.Errorf("joining group %s: %w", e.cfg.App, err)
+	}
+	select {
+	case <-ctx.Done():
+	case err = <-e.fatal:
+	}
+	e.stopAll()
+	leave()
+	return err
+}
+
+func (e *Engine) assigned(generation int32, partitions []int32) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.generation = max(e.generation, generation)
+	for _, p := range partitions {
+		if e.runners[p] != nil {
+			continue
+		}
+		ctx, cancel := context.WithCancel(context.Background())
+		r := &runner{stop: cancel, done: make(chan struct{})}
+		e.runners[p] = r
+		go e.keep(ctx, p, r)
+	}
+}
+
+// revoked stops shards and waits until they are handed over. When they are lost already, their last
+// appends fail by the rule of the log; waiting costs little and leaves the store in order.
+func (e *Engine) revoked(partitions []int32) {
+	e.mu.Lock()
+	var stopped []*runner
+	for _, p := range partitions {
+		if r := e.runners[p]; r != nil {
+			r.stop()
+			stopped = append(stopped, r)
+			delete(e.runners, p)
+		}
+	}
+	e.mu.Unlock()
+	for _, r := range stopped {
+		<-r.done
+	}
+}
+
+func (e *Engine) stopAll() {
+	e.mu.Lock()
+	var all []int32
+	for p := range e.runners {
+		all = append(all, p)
+	}
+	e.mu.Unlock()
+	e.revoked(all)
+}
+
+func (e *Engine) latestGeneration() int32 {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.generation
+}
+
+// Delays between two tries of one shard.
+const (
+	retryFirst = 100 * time.Millisecond
+	retryLast  = 10 * time.Second
+)
+
+// keep opens the shard and runs it, again and again until it is revoked.
+func (e *Engine) keep(ctx context.Context, p int32, r *runner) {
+	defer close(r.done)
+	delay := retryFirst
+	for ctx.Err() == nil {
+		began := time.Now()
+		err := e.runShard(ctx, p, r)
+		if err == nil || ctx.Err() != nil {
+			if err != nil && !errors.Is(err, context.Canceled) {
+				e.log.Warn("the shard ended with an error while it was handed over", "shard", p, "err", err)
+			}
+			return
+		}
+		if fatal(err) {
+			select {
+			case e.fatal <- err:
+			default:
+			}
+			return
+		}
+		if time.Since(began) > retryLast {
+			delay = retryFirst
+		}
+		var lost *claimLost
+		e.log.Warn("the shard stopped; it is opened again", "shard", p, "in", delay, "err", err)
+		for wait := true; wait && ctx.Err() == nil; {
+			select {
+			case <-time.After(delay):
+			case <-ctx.Done():
+			}
+			// L5: who lost the claim to a later generation does not claim back before it takes part in it.
+			wait = errors.As(err, &lost) && lost.generation > e.latestGeneration()
+		}
+		delay = min(2*delay, retryLast)
+	}
+}
+
+// fatal says which errors no retry mends.
+func fatal(err error) bool {
+	for _, target := range []error{events.ErrNewerFormat, journal.ErrTrimmed, ErrTopicRecreated, ErrShardCount} {
+		if errors.Is(err, target) {
+			return true
+		}
+	}
+	return false
+}
+
+func (e *Engine) runShard(ctx context.Context, p int32, r *runner) error {
+	st, err := e.stores.open(p)
+	if err != nil {
+		if errors.Is(err, store.ErrCorrupt) {
+			e.discard(p, err)
+		}
+		return err
+	}
+	r.set(st, false)
+	err = e.runOn(ctx, p, r, st)
+	r.set(nil, false)
+	if cerr := st.Close(); cerr != nil && err == nil {
+		e.log.Warn("closing the store", "shard", p, "err", cerr)
+	}
+	for _, bad := range []error{ErrUntrusted, ErrStoreFailed, ErrTruncated, store.ErrCorrupt} {
+		if errors.Is(err, bad) {
+			e.discard(p, err)
+			break
+		}
+	}
+	return err
+}
+
+// discard throws a store away that cannot be trusted; the next open rebuilds it from Kafka.
+func (e *Engine) discard(p int32, why error) {
+	e.log.Warn("discarding the store; it is rebuilt from Kafka", "shard", p, "why", why)
+	if err := e.stores.destroy(p); err != nil {
+		e.log.Error("the store cannot be removed", "shard", p, "err", err)
+	}
+}
+
+func (e *Engine) runOn(ctx context.Context, p int32, r *runner, st store.Store) error {
+	sh, err := OpenShard(ctx, ShardConfig{
+		App: e.cfg.App, ID: p, Shards: e.layout.shards, Generation: e.latestGeneration(), Node: e.cfg.Node, Build: Build(),
+		Machine: e.machine, Kafka: e.cfg.Kafka, Store: st, Inputs: e.layout.inputsOf(p), Domain: e.layout.domain, TopicIDs: e.layout.ids,
+		From: e.cfg.From, Clock: e.clock, Nonce: nonce, Logger: e.log, Applied: e.cfg.Applied, Stats: &e.stats,
+		MaxRecord: e.cfg.MaxRecord, MaxInFlight: e.cfg.MaxInFlight, CompactAfter: e.cfg.CompactAfter, BacklogWait: e.cfg.BacklogWait,
+	})
+	if err != nil {
+		return err
+	}
+	r.set(st, true)
+	return sh.Run(ctx)
+}
+
+func nonce() (n events.Nonce) {
+	rand.Read(n[:]) // never fails, by its contract
+	return n
+}
+
+func (r *runner) set(st store.Store, owns bool) {
+	r.mu.Lock()
+	r.store, r.owns = st, owns
+	r.mu.Unlock()
+}
+
+// Shards are the shards that this node owns and decides for, in order.
+func (e *Engine) Shards() []int32 {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	var out []int32
+	for p, r := range e.runners {
+		r.mu.RLock()
+		if r.owns {
+			out = append(out, p)
+		}
+		r.mu.RUnlock()
+	}
+	slices.Sort(out)
+	return out
 }
 
 // Instance is an instance as operators see it.
@@ -27,29 +286,152 @@ type Instance struct {
 	History []events.Entry // in order of happening
 }
 
-// Run takes part until ctx ends, then hands its shards over and leaves the group. It returns nil after such
-// a shutdown, or the error that makes going on pointless.
-func (e *Engine) Run(ctx context.Context) error { <-ctx.Done(); return nil }
+// ErrNotHere says that the shard is not, or not yet, on this node.
+var ErrNotHere = errors.New("this node does not own the shard")
 
-// Shards are the shards that this node owns and decides for, in order.
-func (e *Engine) Shards() []int32 { return nil }
+// Get gives an instance of a shard that this node owns; ok is false when there is none of that id.
+func (e *Engine) Get(id events.InstanceID) (inst Instance, ok bool, err error) {
+	if e.layout.shards == 0 {
+		return inst, false, ErrNotHere
+	}
+	e.mu.Lock()
+	r := e.runners[id.Shard(e.layout.shards)]
+	e.mu.Unlock()
+	if r == nil {
+		return inst, false, ErrNotHere
+	}
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	if r.store == nil {
+		return inst, false, ErrNotHere
+	}
+	from, to := events.InstanceRange(id)
+	inst.ID = id
+	serr := r.store.Scan(from, to, func(row store.Row) bool {
+		_, ref, _ := events.ParseRowKey(row.Key)
+		switch ref.Part {
+		case events.PartHead:
+			var h *events.Head
+			if h, err = events.DecodeHead(bytes.Clone(row.Value)); err == nil {
+				inst.Head, ok = *h, true
+			}
+		case events.PartHistory:
+			var x *events.Entry
+			if x, err = events.DecodeEntry(bytes.Clone(row.Value)); err == nil {
+				inst.History = append(inst.History, *x)
+			}
+		}
+		return err == nil
+	})
+	return inst, ok, errors.Join(err, serr)
+}
 
-// Get gives an instance of a shard that this node owns.
-func (e *Engine) Get(id events.InstanceID) (inst Instance, ok bool, err error) { return inst, false, nil }
+// List calls fn for the instances of this node's shards, without histories, until it returns false. It
+// reads a consistent snapshot of each shard, one after the other.
+func (e *Engine) List(fn func(Instance) bool) error {
+	for _, p := range e.Shards() {
+		e.mu.Lock()
+		r := e.runners[p]
+		e.mu.Unlock()
+		if r == nil {
+			continue
+		}
+		more, err := r.list(fn)
+		if err != nil || !more {
+			return err
+		}
+	}
+	return nil
+}
 
-// List calls fn for the instances of this node's shards, without histories, until it returns false.
-func (e *Engine) List(fn func(Instance) bool) error { return nil }
+func (r *runner) list(fn func(Instance) bool) (more bool, err error) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	more = true
+	if r.store == nil {
+		return more, nil
+	}
+	serr := r.store.Scan([]byte{events.FamilyInstance}, []byte{events.FamilyInstance + 1}, func(row store.Row) bool {
+		id, ref, ok := events.ParseRowKey(row.Key)
+		if !ok || ref.Part != events.PartHead {
+			return true
+		}
+		var h *events.Head
+		if h, err = events.DecodeHead(bytes.Clone(row.Value)); err != nil {
+			return false
+		}
+		more = fn(Instance{ID: id, Head: *h})
+		return more
+	})
+	return more, errors.Join(err, serr)
+}
+
+// shardStats are the counters of all shards of a node.
+type shardStats struct {
+	decisions, commands, forwards, quarantined, ignored, skipped, duplicates, rounds atomic.Uint64
+	inflight                                                                         atomic.Int64
+}
 
 // Stats are this node's counters since its start.
 type Stats struct {
 	Shards      int
-	Decisions   uint64
-	Commands    uint64
+	Decisions   uint64 // accepted records of every kind but claims
+	Commands    uint64 // messages emitted, repeated ones included
 	Forwards    uint64
 	Quarantined uint64
-	Ignored     uint64
+	Ignored     uint64 // inputs that a stated rule drops, each journaled
+	Skipped     uint64 // events of types no definition starts on
+	Duplicates  uint64 // forwards that were delivered twice
+	Compactions uint64
 	InFlight    int
 }
 
 // Stats may be called at any time.
-func (e *Engine) Stats() Stats { return Stats{} }
+func (e *Engine) Stats() Stats {
+	s := &e.stats
+	return Stats{Shards: len(e.Shards()), Decisions: s.decisions.Load(), Commands: s.commands.Load(), Forwards: s.forwards.Load(),
+		Quarantined: s.quarantined.Load(), Ignored: s.ignored.Load(), Skipped: s.skipped.Load(), Duplicates: s.duplicates.Load(),
+		Compactions: s.rounds.Load(), InFlight: int(s.inflight.Load())}
+}
+
+// stores opens the stores of this node's shards: in Pebble below dir, or in memory.
+type stores struct {
+	dir    string
+	cache  int64 // bytes for all shards, half of it for what is not yet on disk
+	shards int
+	log    *slog.Logger
+
+	mu     sync.Mutex
+	shared *pebble.Cache
+}
+
+func (s *stores) path(p int32) string { return filepath.Join(s.dir, fmt.Sprintf("shard-%04d", p)) }
+
+func (s *stores) open(p int32) (store.Store, error) {
+	if s.dir == "" {
+		return store.NewMemory(), nil
+	}
+	s.mu.Lock()
+	if s.shared == nil {
+		s.shared = pebble.NewCache(s.cache)
+	}
+	cache := s.shared
+	s.mu.Unlock()
+	return store.OpenPebble(s.path(p), store.Options{Cache: cache, MemTableBytes: max(1<<20, s.cache/int64(2*s.shards)), Logger: s.log})
+}
+
+func (s *stores) destroy(p int32) error {
+	if s.dir == "" {
+		return nil
+	}
+	return store.Destroy(s.path(p))
+}
+
+func (s *stores) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.shared != nil {
+		s.shared.Unref()
+		s.shared = nil
+	}
+}

@@ -1,0 +1,136 @@
+package orchestrator
+
+import (
+	"fmt"
+
+	"github.com/skald-io/skald/events"
+	"github.com/skald-io/skald/orchestrator/store"
+)
+
+// Bounds of one turn's part of a compaction round, so that decisions are not kept waiting.
+const (
+	carryBytes = 256 << 10 // of rows carried in one turn
+	carryRows  = 4096      // rows looked at in one turn
+	carrySize  = 64 << 10  // of one carry record, about
+)
+
+// round is a compaction round under way (LOG §1): a checkpoint at T, then a carry for each row whose last
+// full image lies below T, then the records below T are deleted. It lives in memory alone: an owner that is
+// replaced on the way deletes nothing, and the next one starts anew.
+type round struct {
+	checkpoint uint64 // sequence of the checkpoint
+	offset     int64  // T, once acknowledged
+	cursor     []byte // the next key to look at
+	live       int64  // bytes of the rows seen so far
+	end        uint64 // sequence of the last carry; 0: the walk is under way
+	trimming   bool
+}
+
+// compact begins a round when the journal has grown by the size of the live rows, and does a turn's part of
+// the one under way.
+func (s *Shard) compact() error {
+	if s.stopping || s.backlog {
+		return nil
+	}
+	if s.round == nil {
+		if s.applied.Bytes < max(s.cfg.CompactAfter, s.liveBytes) {
+			return nil
+		}
+		s.append(&events.Record{Kind: events.KindCheckpoint, Term: s.ahead.Term, Checkpoint: s.ahead.NewCheckpoint()})
+		s.round = &round{checkpoint: s.ahead.Seq, cursor: []byte{events.FamilyInstance}}
+		return nil
+	}
+	r := s.round
+	switch {
+	case s.applied.Seq < r.checkpoint:
+		// Rows of records in flight at the checkpoint are not in the store yet: a walk now would miss them.
+		return nil
+	case r.end == 0:
+		return s.walk(r)
+	case s.applied.Seq < r.end || s.emits.emitted() < r.checkpoint || r.trimming:
+		return nil
+	}
+	r.trimming = true
+	s.aside(func() {
+		err := s.journal.Trim(s.bg, r.offset)
+		s.post(func(s *Shard) error {
+			s.round, s.liveBytes = nil, r.live
+			if err != nil {
+				s.log.Warn("trimming the journal failed; it grows until the next round succeeds", "below", r.offset, "err", err)
+			} else {
+				s.stats.rounds.Add(1)
+				s.log.Info("compacted", "begins_at", r.offset, "live_bytes", r.live)
+			}
+			return nil
+		})
+	})
+	return nil
+}
+
+// walk carries the next rows. A carry is the row as every earlier record left it, those in flight included:
+// the deciding state says what that is.
+func (s *Shard) walk(r *round) error {
+	if len(s.inflight) >= s.cfg.MaxInFlight {
+		return nil
+	}
+	var carry events.Carry
+	var size, total, seen int
+	var last []byte
+	flush := func() {
+		if len(carry.Rows) > 0 {
+			c := carry
+			s.append(&events.Record{Kind: events.KindCarry, Carry: &c})
+			carry, size = events.Carry{}, 0
+		}
+	}
+	full := false
+	err := s.store.Scan(r.cursor, nil, func(row store.Row) bool {
+		if seen++; seen > carryRows || total > carryBytes {
+			full = true
+			return false
+		}
+		last = append(last[:0], row.Key...)
+		r.live += int64(len(row.Key) + len(row.Value))
+		if row.Base >= r.checkpoint {
+			return true
+		}
+		value, due, ok := s.current(&row, r.checkpoint)
+		if !ok {
+			return true
+		}
+		carry.Rows = append(carry.Rows, events.CarriedRow{Key: append([]byte(nil), row.Key...), Due: due, Value: append([]byte(nil), value...)})
+		size += len(row.Key) + len(value)
+		total += len(row.Key) + len(value)
+		if size >= carrySize {
+			flush()
+		}
+		return true
+	})
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrStoreFailed, err)
+	}
+	flush()
+	if full {
+		r.cursor = append(last, 0)
+		return nil
+	}
+	s.append(&events.Record{Kind: events.KindCarry, Carry: &events.Carry{End: r.checkpoint}})
+	r.end = s.ahead.Seq
+	return nil
+}
+
+// current is the row as the deciding state has it; ok is false when it needs no carry: a record above the
+// checkpoint sets or deletes it.
+func (s *Shard) current(row *store.Row, checkpoint uint64) (value []byte, due int64, ok bool) {
+	id, _, isRow := events.ParseRowKey(row.Key)
+	if !isRow {
+		return row.Value, row.Due, true
+	}
+	if _, gone := s.overlay.purged[id]; gone {
+		return nil, 0, false
+	}
+	if o, found := s.overlay.rows[string(row.Key)]; found {
+		return o.value, o.due, o.seq < checkpoint
+	}
+	return row.Value, row.Due, true
+}

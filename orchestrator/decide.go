@@ -1,0 +1,211 @@
+package orchestrator
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/skald-io/skald/events"
+	"github.com/skald-io/skald/orchestrator/journal"
+)
+
+// Bounds of what one shard holds in memory; beyond them Kafka keeps the rest.
+const (
+	maxQueued  = 8192 // records read and not decided, before the delivery is paused
+	minQueued  = 2048 // and before it goes on
+	maxEmits   = 8192 // emissions not acknowledged, before deciding waits
+	turnInputs = 512  // inputs decided in one turn
+)
+
+// deliver takes what Kafka delivered to one input.
+func (s *Shard) deliver(d delivery) {
+	in := s.byPlace[d.tp]
+	if in == nil {
+		return
+	}
+	if d.err != nil {
+		in.failed = true
+		s.log.Error("this input halts: its records at the position are gone, and with them what they said",
+			"code", "position-lost", "topic", d.tp.Topic, "partition", d.tp.Partition, "position", in.next, "err", d.err)
+		return
+	}
+	in.queue = append(in.queue, d.batch...)
+}
+
+// throttle holds the delivery of inputs back that have enough to decide.
+func (s *Shard) throttle() {
+	for _, in := range s.inputs {
+		switch {
+		case !in.paused && len(in.queue) > maxQueued:
+			in.paused = true
+			s.cfg.Kafka.Pause(in.tp)
+		case in.paused && len(in.queue) < minQueued:
+			in.paused = false
+			s.cfg.Kafka.Resume(in.tp)
+		}
+	}
+}
+
+// decideAll fires timers and decides inputs, as far as the bounds allow.
+func (s *Shard) decideAll() (more bool, err error) {
+	if s.stopping {
+		return false, nil
+	}
+	if s.backlog {
+		s.backlog = s.behind()
+	}
+	if s.full() {
+		return false, nil // an acknowledgement will wake it
+	}
+	more, err = s.fire()
+	if err != nil {
+		return false, err
+	}
+	budget := turnInputs
+	for _, in := range s.inputs {
+		for len(in.queue) > 0 && budget > 0 && len(in.open) < maxOpen && !s.full() {
+			m := &in.queue[0]
+			if err := s.take(in, m); err != nil {
+				return false, err
+			}
+			in.queue = in.queue[1:]
+			budget--
+		}
+		if len(in.queue) == 0 {
+			in.queue = nil
+		}
+	}
+	return more || budget == 0, nil
+}
+
+func (s *Shard) full() bool {
+	return len(s.inflight) >= s.cfg.MaxInFlight || s.emits.open >= maxEmits
+}
+
+// behind reports whether a record from before the claim is undecided. Domain topics may hold a backlog of
+// hours, so they are waited for at most BacklogWait (L10).
+func (s *Shard) behind() bool {
+	domain := s.cfg.Clock()-s.claimedAt < s.cfg.BacklogWait.Milliseconds()
+	for _, in := range s.inputs {
+		if in.backlogged() && (in.own || domain) {
+			return true
+		}
+	}
+	s.log.Debug("the backlog is decided: timers may fire")
+	return false
+}
+
+// take looks at the next record of an input: it is decided, forwarded, quarantined or skipped.
+func (s *Shard) take(in *input, m *events.Message) error {
+	if m.Offset < in.next {
+		return nil
+	}
+	in.next = m.Offset + 1
+	if in.ahead.Has(m.Offset) {
+		return nil // answered ahead of the position, before a restart
+	}
+	original, origin := *m, (*events.Origin)(nil)
+	if m.Topic == s.topics.Inbox() {
+		var err error
+		if original, origin, err = events.UnwrapForward(m); err != nil {
+			return s.quarantine(in, m, nil, err)
+		}
+		if s.ahead.Origin(journal.TP{Topic: origin.Topic, Partition: origin.Partition}).Has(origin.Offset) {
+			s.stats.duplicates.Add(1)
+			return nil // delivered twice by a sender that was replaced (L7)
+		}
+	}
+	route, err := s.cfg.Machine.Route(&original)
+	if err != nil {
+		return s.quarantine(in, m, origin, err)
+	}
+	if route.Kind == events.InputNone {
+		s.stats.skipped.Add(1)
+		return nil
+	}
+	if to := route.Instance.Shard(s.cfg.Shards); to != s.cfg.ID {
+		if origin != nil {
+			return s.quarantine(in, m, origin, &events.PoisonError{Code: events.PoisonForward, Detail: fmt.Sprintf("it belongs to shard %d", to)})
+		}
+		return s.forward(in, m, to)
+	}
+	input := events.Input{Kind: route.Kind, Topic: m.Topic, Partition: m.Partition, Offset: m.Offset, Low: in.low(), Origin: origin}
+	var d *events.Decision
+	if route.Start != nil {
+		input.MessageID = route.Start.MessageID
+		d = s.cfg.Machine.Start(s.overlay, s.now(), *route.Start)
+	} else {
+		input.MessageID = events.MessageIDOf(&original)
+		d = s.cfg.Machine.Reply(s.overlay, s.now(), *route.Reply)
+	}
+	if d != nil && s.overlay.err == nil && d.Outcome == events.Quarantined {
+		return s.quarantine(in, m, origin, errors.New(d.Reason))
+	}
+	if d != nil && d.Outcome == events.Ignored {
+		s.stats.ignored.Add(1)
+		s.log.Info("ignored", "reason", d.Reason, "at", m.Place(), "instance", route.Instance)
+	}
+	return s.decide(d, input)
+}
+
+// forward sends a record to the inbox of the shard it belongs to. The position does not pass it before the
+// inbox has it, and the receiver knows it again by its origin (L6, L7).
+func (s *Shard) forward(in *input, m *events.Message, to int32) error {
+	in.begin(m.Offset)
+	s.stats.forwards.Add(1)
+	f := events.WrapForward(m, events.Origin{Topic: m.Topic, Partition: m.Partition, Offset: m.Offset, Low: in.low()})
+	f.Topic, f.Partition = s.topics.Inbox(), to
+	s.sendForward(in, &f, m.Offset)
+	return nil
+}
+
+func (s *Shard) sendForward(in *input, f *events.Message, offset int64) {
+	s.cfg.Kafka.Produce(f, func(err error) {
+		s.post(func(s *Shard) error {
+			switch {
+			case err == nil:
+				in.finish(offset)
+			case s.stopping: // it stays open: the next owner forwards it again
+			case errors.Is(err, ErrRefused):
+				return fmt.Errorf("the inbox refuses a forward from %s/%d/%d: %w", in.tp.Topic, in.tp.Partition, offset, err)
+			default:
+				s.sendForward(in, f, offset)
+			}
+			return nil
+		})
+	})
+}
+
+// quarantine keeps what nobody can take: the record goes to the quarantine topic, its bytes untouched, and
+// once it is there the decision that says so is journaled. Its neighbours go on meanwhile.
+func (s *Shard) quarantine(in *input, m *events.Message, origin *events.Origin, why error) error {
+	reason := events.Cut(why.Error(), 512)
+	in.begin(m.Offset)
+	s.stats.quarantined.Add(1)
+	s.log.Warn("quarantined", "reason", reason, "at", m.Place())
+	q := events.Message{Topic: s.topics.Quarantine(), Partition: -1, Key: m.Key, Value: m.Value, Time: m.Time}
+	q.Headers = append(append(q.Headers, m.Headers...),
+		events.Header{Key: events.HeaderReason, Value: []byte(reason)}, events.Header{Key: events.HeaderPlace, Value: []byte(m.Place())})
+	s.sendQuarantine(in, &q, events.Input{Kind: events.InputEvent, Topic: m.Topic, Partition: m.Partition, Offset: m.Offset, Origin: origin}, reason)
+	return nil
+}
+
+func (s *Shard) sendQuarantine(in *input, q *events.Message, input events.Input, reason string) {
+	s.cfg.Kafka.Produce(q, func(err error) {
+		s.post(func(s *Shard) error {
+			switch {
+			case s.stopping:
+				return nil // it stays open: the next owner does it again
+			case errors.Is(err, ErrRefused):
+				// The record stands where it was read; the journal keeps the place.
+				s.log.Error("the quarantine topic refuses a record", "at", fmt.Sprintf("%s/%d/%d", input.Topic, input.Partition, input.Offset), "err", err)
+				reason = events.Cut("not-quarantined: "+reason+": "+err.Error(), 1024)
+			case err != nil:
+				s.sendQuarantine(in, q, input, reason)
+				return nil
+			}
+			in.finish(input.Offset)
+			input.Low = in.low()
+			return s.decide(&events.Decision{Outcome: events.Quarantined, Reason: reason}, input)
+		})
+	})
+}

@@ -1,0 +1,136 @@
+package orchestrator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/skald-io/skald/events"
+	"github.com/skald-io/skald/orchestrator/journal"
+)
+
+func place(tp TopicPartition) journal.TP { return journal.TP{Topic: tp.Topic, Partition: tp.Partition} }
+
+// maxOpen bounds the inputs of one partition that wait for a forward or a quarantine to be acknowledged.
+// It bounds what origins and positions have to remember.
+const maxOpen = 2048
+
+// input is one partition that the shard reads.
+type input struct {
+	tp    TopicPartition
+	ahead *journal.Mark // of the deciding state: what is answered already
+	queue []events.Message
+	next  int64   // everything below was looked at
+	open  []int64 // offsets looked at and not finished, ascending
+	until int64   // end of the backlog as seen at the claim (L10)
+	own   bool    // the application's own topic, not a domain topic
+
+	paused  bool
+	failed  bool
+	trimmed int64 // the topic was trimmed below it
+}
+
+// low is the offset below which everything is finished: decided (in a record already appended), skipped by
+// rule, or its forward acknowledged (L6, L7).
+func (in *input) low() int64 {
+	if len(in.open) > 0 {
+		return in.open[0]
+	}
+	return in.next
+}
+
+// begin opens the offset: the position does not pass it before finish.
+func (in *input) begin(offset int64) { in.open = append(in.open, offset) }
+
+func (in *input) finish(offset int64) {
+	if i, ok := slices.BinarySearch(in.open, offset); ok {
+		in.open = slices.Delete(in.open, i, i+1)
+	}
+}
+
+// backlogged reports whether the input still holds records that were there at the claim.
+func (in *input) backlogged() bool { return !in.failed && in.low() < in.until }
+
+// partitionsKnown is the pseudo-partition under which the number of a domain topic's partitions is
+// journaled: those that appear later are read from their start (L8).
+const partitionsKnown = -1
+
+// startInputs journals where each input starts, and once that is acknowledged begins to read (L8). An input
+// whose position is outside its log halts, and says what is lost; the others go on.
+func (s *Shard) startInputs(ctx context.Context) error {
+	s.byPlace = map[TopicPartition]*input{}
+	s.backlog = true
+	tps := append([]TopicPartition{{s.topics.Inbox(), s.cfg.ID}, {s.topics.Replies(), s.cfg.ID}}, s.cfg.Inputs...)
+	bounds, err := s.cfg.Kafka.Bounds(ctx, tps)
+	if err != nil {
+		return err
+	}
+	start := &events.Progress{}
+	for _, topic := range slices.Sorted(maps.Keys(s.cfg.Domain)) {
+		if n := int64(s.cfg.Domain[topic]); !s.applied.Known(journal.TP{Topic: topic, Partition: partitionsKnown}) {
+			start.Positions = append(start.Positions, events.Position{Topic: topic, Partition: partitionsKnown, Low: n})
+		}
+	}
+	for i, tp := range tps {
+		in := &input{tp: tp, until: bounds[tp].End, own: i < 2}
+		id := s.cfg.TopicIDs[tp.Topic]
+		known := s.applied.Known(place(tp))
+		in.ahead = s.ahead.Position(place(tp))
+		switch {
+		case !known:
+			in.next = s.firstPosition(in, bounds[tp])
+			start.Positions = append(start.Positions, events.Position{Topic: tp.Topic, TopicID: id, Partition: tp.Partition, Low: in.next})
+		case in.ahead.TopicID != id && in.ahead.TopicID != [16]byte{} && id != [16]byte{}:
+			return fmt.Errorf("%w: topic %s is another one than the shard read before: it was deleted and created again, and position %d of partition %d means nothing in it; restore the topic, or start a new application name", ErrTopicRecreated, tp.Topic, in.ahead.Low, tp.Partition)
+		default:
+			in.next = in.ahead.Low
+		}
+		if b := bounds[tp]; in.next < b.Start || in.next > b.End {
+			in.failed = true
+			s.log.Error("this input halts: its position is outside the log; the records in between are lost to it",
+				"code", "position-lost", "topic", tp.Topic, "partition", tp.Partition, "position", in.next, "log_start", b.Start, "log_end", b.End)
+		}
+		s.inputs = append(s.inputs, in)
+		s.byPlace[tp] = in
+	}
+	if len(start.Positions) > 0 {
+		s.append(&events.Record{Kind: events.KindDecision, Decision: &events.Decision{Outcome: events.Progressed, Progress: start}})
+		for len(s.inflight) > 0 {
+			wait, err := s.Turn(ctx)
+			if err != nil {
+				return err
+			}
+			if len(s.inflight) > 0 {
+				s.sleep(ctx, wait)
+			}
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+		}
+	}
+	for _, in := range s.inputs {
+		if !in.failed {
+			s.cfg.Kafka.Consume(in.tp, in.next, s)
+		}
+	}
+	return nil
+}
+
+// firstPosition is where an input that was never read starts.
+func (s *Shard) firstPosition(in *input, b Bounds) int64 {
+	known := journal.TP{Topic: in.tp.Topic, Partition: partitionsKnown}
+	switch {
+	case in.own:
+		return b.Start
+	case s.applied.Known(known) && int64(in.tp.Partition) >= s.applied.Position(known).Low:
+		return b.Start // it was created after the application began to read the topic
+	case s.cfg.From == FromEarliest:
+		return b.Start
+	}
+	return b.End
+}
+
+// ErrTopicRecreated says that a topic was deleted and created again.
+var ErrTopicRecreated = errors.New("topic recreated")

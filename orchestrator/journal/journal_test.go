@@ -1,0 +1,375 @@
+package journal_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"reflect"
+	"slices"
+	"testing"
+
+	"github.com/skald-io/skald/events"
+	"github.com/skald-io/skald/orchestrator/journal"
+)
+
+// rows is the dumbest store: a map.
+type rows map[string]string
+
+func (r rows) Set(key []byte, due, _ int64, value []byte, _ uint64) {
+	r[string(key)] = fmt.Sprintf("%d:%x", due, value)
+}
+
+func (r rows) DeleteRange(from, to []byte) {
+	for k := range r {
+		if k >= string(from) && k < string(to) {
+			delete(r, k)
+		}
+	}
+}
+
+// writer is an owner as the rules want it: it continues the chain it read.
+type writer struct {
+	nonce events.Nonce
+	st    *journal.State
+}
+
+func claim(name byte, term uint64) []byte {
+	r := events.Record{Kind: events.KindClaim, Nonce: events.Nonce{name}, Term: term, Claim: &events.Claim{Node: string(name), Shards: 1}}
+	return r.Encode(nil)
+}
+
+// after makes a writer that read all of log, its own claim last.
+func after(t *testing.T, name byte, log [][]byte) *writer {
+	t.Helper()
+	st, _, _ := fold(t, log, 0)
+	return &writer{events.Nonce{name}, st}
+}
+
+func (w *writer) decide(key string) []byte {
+	id := events.InstanceID{15: key[0]}
+	r := events.Record{Kind: events.KindDecision, Nonce: w.nonce, Seq: w.st.Seq + 1, Prev: w.st.Hash, Decision: &events.Decision{
+		Outcome: events.Applied, Instance: id, Rows: []events.RowChange{{Ref: events.RowRef{Part: events.PartHead}, Value: []byte(key)}}}}
+	v := r.Encode(nil)
+	w.st.Apply(&r, events.HashOf(v), rows{})
+	return v
+}
+
+func fold(t *testing.T, log [][]byte, first int64) (*journal.State, rows, []journal.Verdict) {
+	t.Helper()
+	st, out := journal.NewState(), rows{}
+	var verdicts []journal.Verdict
+	for i, v := range log {
+		verdict, _, err := st.Fold(first+int64(i), i == 0, v, out)
+		if err != nil {
+			t.Fatalf("offset %d: %v", first+int64(i), err)
+		}
+		verdicts = append(verdicts, verdict)
+	}
+	return st, out, verdicts
+}
+
+func wantVerdicts(t *testing.T, log [][]byte, want ...journal.Verdict) {
+	t.Helper()
+	if _, _, got := fold(t, log, 0); !slices.Equal(got, want) {
+		t.Errorf("verdicts are %v, want %v", got, want)
+	}
+}
+
+const (
+	ok      = journal.Accepted
+	dup     = journal.Duplicate
+	foreign = journal.Foreign
+	gap     = journal.Gap
+	ended   = journal.Ended
+)
+
+// L1: a claim acknowledged at an offset is truncated by an unclean election, and another node's claim lands
+// there. Both owners believe in that offset; only one nonce stands in the log.
+func TestTwoClaimsAtOneOffsetAreTwoEpochs(t *testing.T) {
+	truncated := [][]byte{claim('a', 1)}
+	a := after(t, 'a', truncated)
+	log := [][]byte{claim('b', 1)}
+	b := after(t, 'b', log)
+	log = append(log, a.decide("x"), b.decide("y"))
+	wantVerdicts(t, log, ok, foreign, ok)
+}
+
+// L1: a paused owner wakes after another node's claim: nothing it appends counts.
+func TestAWokenOwnerChangesNothing(t *testing.T) {
+	log := [][]byte{claim('a', 1)}
+	a := after(t, 'a', log)
+	log = append(log, a.decide("x"), claim('b', 2))
+	b := after(t, 'b', log)
+	log = append(log, a.decide("z"), b.decide("y"), a.decide("z"))
+	wantVerdicts(t, log, ok, ok, ok, foreign, ok, foreign)
+}
+
+// L2: records 6 to 8 time out and the owner decides 6' and 7' anew; the originals arrive late. The hash
+// chain keeps 8, of a future that was thrown away, from counting.
+func TestALateRecordOfAThrownAwayFutureIsRefused(t *testing.T) {
+	log := [][]byte{claim('a', 1)}
+	a := after(t, 'a', log)
+	twin := after(t, 'a', log)
+	late := [][]byte{a.decide("6"), a.decide("7"), a.decide("8")}
+	log = append(log, twin.decide("6'"), twin.decide("7'"))
+	log = append(log, late...)
+	wantVerdicts(t, log, ok, ok, ok, dup, dup, gap)
+}
+
+// L2: a gap ends the epoch until the next claim; the same bytes again do not mend it.
+func TestAGapEndsTheEpoch(t *testing.T) {
+	log := [][]byte{claim('a', 1)}
+	a := after(t, 'a', log)
+	one, two := a.decide("1"), a.decide("2")
+	log = append(log, two, one, two, claim('b', 2))
+	b := after(t, 'b', log)
+	log = append(log, b.decide("1"))
+	wantVerdicts(t, log, ok, gap, ended, ended, ok, ok)
+}
+
+// L2: a claim that arrives twice, from a retried batch, changes nothing while it is the current one, and
+// costs only liveness when it is not: its owner's chain does not fit.
+func TestAClaimThatArrivesTwiceIsHarmless(t *testing.T) {
+	log := [][]byte{claim('a', 1)}
+	a := after(t, 'a', log)
+	log = append(log, a.decide("1"), claim('a', 1), a.decide("2"), claim('b', 2))
+	b := after(t, 'b', log)
+	log = append(log, b.decide("3"), claim('a', 1), a.decide("3"), b.decide("4"))
+	wantVerdicts(t, log, ok, ok, ok, ok, ok, ok, ok, dup, foreign)
+}
+
+// The sequence never restarts: a new owner continues the number and the hash it read.
+func TestANewOwnerContinuesTheChain(t *testing.T) {
+	log := [][]byte{claim('a', 1)}
+	a := after(t, 'a', log)
+	log = append(log, a.decide("1"), a.decide("2"), claim('b', 2))
+	b := after(t, 'b', log)
+	log = append(log, b.decide("3"))
+	if st, _, _ := fold(t, log, 0); st.Seq != 3 || st.Term != 2 {
+		t.Errorf("sequence %d and term %d, want 3 and 2", st.Seq, st.Term)
+	}
+}
+
+// L8, L13: what cannot be read stops the reader, and says who wrote it.
+func TestANewerFormatIsRefusedWithTheBuildThatWroteIt(t *testing.T) {
+	r := events.Record{Kind: events.KindClaim, Nonce: events.Nonce{1}, Term: 1, Claim: &events.Claim{Node: "n", Build: "v9.1.0"}}
+	st := journal.NewState()
+	if _, _, err := st.Fold(0, true, r.Encode(nil), rows{}); err != nil {
+		t.Fatal(err)
+	}
+	_, _, err := st.Fold(1, false, []byte{events.Format + 1, 8, 2}, rows{})
+	if !errors.Is(err, events.ErrNewerFormat) || !bytes.Contains([]byte(err.Error()), []byte("v9.1.0")) {
+		t.Errorf("error %v does not name the build", err)
+	}
+}
+
+func TestAJournalWithoutItsHeadIsRefused(t *testing.T) {
+	log := [][]byte{claim('a', 1)}
+	a := after(t, 'a', log)
+	log = append(log, a.decide("1"), a.decide("2"))
+	st := journal.NewState()
+	if _, _, err := st.Fold(2, true, log[2], rows{}); !errors.Is(err, journal.ErrTrimmed) {
+		t.Errorf("error is %v, want ErrTrimmed", err)
+	}
+}
+
+// L6, L7: a mark remembers exactly what is finished, whatever the order.
+func TestAMarkAgreesWithASet(t *testing.T) {
+	for seed := range uint64(200) {
+		rng := rand.New(rand.NewPCG(seed, 1))
+		var m journal.Mark
+		set := map[int64]bool{}
+		var low int64
+		for range 200 {
+			if rng.IntN(10) == 0 {
+				low = max(low, rng.Int64N(60))
+				m.Raise(low)
+			} else {
+				o := rng.Int64N(60)
+				m.Add(o)
+				set[o] = true
+			}
+			for o := range int64(60) {
+				if want := o < low || set[o]; m.Has(o) != want {
+					t.Fatalf("seed %d: offset %d finished: %v, want %v (%+v)", seed, o, !want, want, m)
+				}
+			}
+			at := m.Low - 1
+			for _, s := range m.Ahead {
+				if s.From <= at || s.To <= s.From {
+					t.Fatalf("seed %d: spans out of order or touching: %+v", seed, m)
+				}
+				at = s.To
+			}
+		}
+	}
+}
+
+func TestAStateSurvivesItsEncoding(t *testing.T) {
+	log, _ := randomLog(3)
+	st, _, _ := fold(t, log, 7)
+	st.TopicID = [16]byte{1, 2, 3}
+	st.EmitFrom = 12
+	got, err := journal.DecodeState(st.Encode())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !reflect.DeepEqual(got, st) {
+		t.Errorf("decoded\n%+v\nwant\n%+v", got, st)
+	}
+}
+
+// randomLog plays three owners on one log: claims at any moment, batches lost, late, twice and out of
+// order, acks lost, and compaction rounds that finish or are abandoned. It gives the log and the index of
+// each checkpoint whose round was finished by its owner.
+func randomLog(seed uint64) (log [][]byte, trims []int) {
+	rng := rand.New(rand.NewPCG(seed, 7))
+	type owner struct {
+		*writer
+		base  map[string]uint64 // rows as the owner sees them: the sequence of the last image
+		value map[string][]byte
+		round uint64
+		at    int
+		queue []string
+	}
+	var owners [3]*owner
+	var late [][]byte
+	term, current := uint64(0), 0
+	// What every reader knows, kept up as the log grows.
+	known, rowsKnown := journal.NewState(), ownerRows{map[string]uint64{}, map[string][]byte{}}
+	put := func(v []byte) {
+		if _, _, err := known.Fold(int64(len(log)), len(log) == 0, v, rowsKnown); err != nil {
+			panic(err)
+		}
+		log = append(log, v)
+	}
+	open := func(nonce events.Nonce) *owner {
+		return &owner{writer: &writer{nonce, known.Clone()}, base: maps.Clone(rowsKnown.base), value: maps.Clone(rowsKnown.value)}
+	}
+	for range 300 {
+		if rng.IntN(12) == 0 {
+			current = rng.IntN(3)
+		}
+		i := current
+		o := owners[i]
+		if o == nil || rng.IntN(40) == 0 {
+			term++
+			r := events.Record{Kind: events.KindClaim, Nonce: events.Nonce{byte('a' + i), byte(term), byte(term >> 8)}, Term: term, Claim: &events.Claim{Node: "n"}}
+			put(r.Encode(nil))
+			owners[i] = open(r.Nonce)
+			continue
+		}
+		view := ownerRows{o.base, o.value}
+		var r events.Record
+		finished := false
+		switch {
+		case o.round == 0 && rng.IntN(8) == 0:
+			r = events.Record{Kind: events.KindCheckpoint, Term: o.st.Term, Checkpoint: o.st.NewCheckpoint()}
+			o.round, o.at = o.st.Seq+1, len(log)
+			o.queue = nil
+			for k := range o.base {
+				o.queue = append(o.queue, k)
+			}
+			slices.Sort(o.queue)
+		case o.round != 0 && rng.IntN(2) == 0:
+			c := &events.Carry{}
+			for len(o.queue) > 0 && len(c.Rows) < 2 {
+				k := o.queue[0]
+				o.queue = o.queue[1:]
+				if base, live := o.base[k]; live && base < o.round {
+					c.Rows = append(c.Rows, events.CarriedRow{Key: []byte(k), Value: o.value[k]})
+				}
+			}
+			if len(o.queue) == 0 {
+				c.End, finished = o.round, true
+			}
+			r = events.Record{Kind: events.KindCarry, Carry: c}
+		default:
+			id := events.InstanceID{15: byte(rng.IntN(6))}
+			d := &events.Decision{Outcome: events.Applied, Instance: id, Input: events.Input{Kind: events.InputEvent, Topic: "t", Partition: int32(rng.IntN(2)), Offset: rng.Int64N(100), Low: rng.Int64N(50),
+				Origin: &events.Origin{Topic: "o", Offset: rng.Int64N(100), Low: rng.Int64N(50)}}}
+			if rng.IntN(6) == 0 {
+				d.Purge = true
+			} else {
+				d.Rows = []events.RowChange{{Ref: events.RowRef{Part: events.PartNode, N: rng.Uint64N(4)}, Value: []byte{byte(rng.IntN(250))}}}
+			}
+			if rng.IntN(5) == 0 {
+				d.Progress = &events.Progress{EmittedSeq: o.st.Seq / 2, Emitted: []events.TopicProgress{{Topic: "c", Seq: o.st.Seq}}}
+			}
+			r = events.Record{Kind: events.KindDecision, Decision: d}
+		}
+		r.Nonce, r.Seq, r.Prev = o.nonce, o.st.Seq+1, o.st.Hash
+		v := r.Encode(nil)
+		o.st.Apply(&r, events.HashOf(v), view)
+		fate := rng.IntN(20)
+		if fate == 0 {
+			late = append(late, v) // lost for now; the owner believes in it until it reads its acks
+			owners[i] = nil
+			continue
+		}
+		put(v)
+		if fate == 1 {
+			put(v)
+		}
+		if fate == 2 && len(late) > 0 {
+			put(late[rng.IntN(len(late))])
+		}
+		// The owner learns by its ack whether everybody accepts the record.
+		if known.Hash != o.st.Hash {
+			owners[i] = nil
+			continue
+		}
+		if finished {
+			trims = append(trims, o.at)
+			o.round = 0
+		}
+	}
+	return log, trims
+}
+
+type ownerRows struct {
+	base  map[string]uint64
+	value map[string][]byte
+}
+
+func (r ownerRows) Set(key []byte, _, _ int64, value []byte, base uint64) {
+	r.base[string(key)], r.value[string(key)] = base, bytes.Clone(value)
+}
+
+func (r ownerRows) DeleteRange(from, to []byte) {
+	for k := range r.base {
+		if k >= string(from) && k < string(to) {
+			delete(r.base, k)
+			delete(r.value, k)
+		}
+	}
+}
+
+// LOG §1: a compacted journal folds to the same rows and the same state as the whole one; so does a copy
+// at other offsets.
+func TestACompactedJournalFoldsLikeTheWholeOne(t *testing.T) {
+	trimmed := 0
+	for seed := range uint64(600) {
+		log, trims := randomLog(seed)
+		whole, want, _ := fold(t, log, 0)
+		for _, at := range trims {
+			trimmed++
+			part, got, _ := fold(t, log[at:], int64(at))
+			if !reflect.DeepEqual(got, want) {
+				t.Fatalf("seed %d, trimmed to %d: rows differ\n%v\n%v", seed, at, got, want)
+			}
+			if a, b := part.NewCheckpoint(), whole.NewCheckpoint(); !reflect.DeepEqual(a, b) || part.Hash != whole.Hash || part.Seq != whole.Seq {
+				t.Fatalf("seed %d, trimmed to %d: state differs\n%+v\n%+v", seed, at, a, b)
+			}
+		}
+		shifted, got, _ := fold(t, log, 4711)
+		if !reflect.DeepEqual(got, want) || shifted.Hash != whole.Hash {
+			t.Fatalf("seed %d: a copy at other offsets differs", seed)
+		}
+	}
+	if trimmed < 300 {
+		t.Errorf("only %d trims happened: the model does not exercise compaction", trimmed)
+	}
+}

@@ -1,0 +1,309 @@
+package orchestrator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/skald-io/skald/events"
+	"github.com/skald-io/skald/orchestrator/journal"
+	"github.com/skald-io/skald/orchestrator/store"
+)
+
+// openRecord is a record read back because it may have open emissions.
+type openRecord struct {
+	rec    *events.Record
+	offset int64
+}
+
+// ErrUntrusted says that a store is no prefix of the journal (L4): it is of another topic, ahead, or another
+// history. It has to be discarded and rebuilt.
+var ErrUntrusted = errors.New("the store is no prefix of the journal")
+
+// OpenShard restores the shard from its store and the journal's tail, claims it, and starts its inputs. On
+// an error the caller still owns the store; ErrUntrusted and ErrStoreFailed mean that it has to be discarded.
+func OpenShard(ctx context.Context, cfg ShardConfig) (*Shard, error) {
+	s := &Shard{cfg: cfg, topics: events.Topics{App: cfg.App}, store: cfg.Store, stats: cfg.Stats, log: cfg.Logger.With("shard", cfg.ID)}
+	s.mail.wake = make(chan struct{}, 1)
+	s.bg, s.stopBackground = context.WithCancel(context.Background())
+	s.journal = cfg.Kafka.Log(s.topics.Journal(), cfg.ID)
+	if err := s.open(ctx); err != nil {
+		s.close()
+		return nil, s.wrap(err)
+	}
+	return s, nil
+}
+
+func (s *Shard) open(ctx context.Context) error {
+	began := time.Now()
+	f := follower{log: s.journal, store: s.store, logger: s.log}
+	if err := f.load(ctx); err != nil {
+		return err
+	}
+	if err := f.catchUp(ctx); err != nil {
+		return err
+	}
+	if c := f.state.Claim; f.state.Claimed && int(c.Shards) != s.cfg.Shards {
+		return fmt.Errorf("%w: application %s was created with %d shards, and %s has %d partitions: instances would not be found; delete and recreate the application's topics, or restore their partition count", ErrShardCount, s.cfg.App, c.Shards, s.topics.Journal(), s.cfg.Shards)
+	}
+	if err := s.claim(ctx, &f); err != nil {
+		return err
+	}
+	s.applied, s.expect = f.state, f.state.Next
+	s.ahead = s.applied.Clone()
+	s.overlay = newOverlay(s.store)
+	next, err := s.store.NextDue()
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrStoreFailed, err)
+	}
+	s.timers.next = next
+	// What the last owner decided and may not have emitted goes out first, under the same ids (L14).
+	s.emits.last = s.applied.EmittedSeq
+	for _, r := range f.open {
+		if err := s.emit(r.rec, r.offset); err != nil {
+			return err
+		}
+	}
+	s.emits.last = s.applied.Seq
+	if err := s.startInputs(ctx); err != nil {
+		return err
+	}
+	s.log.Info("owns the shard", "term", s.applied.Term, "seq", s.applied.Seq, "records_read", f.read, "emitted_again", len(f.open), "skew_ms", s.skew, "took", time.Since(began).Round(time.Millisecond))
+	return nil
+}
+
+// claim appends this owner's claim and reads up to it: nothing is decided before everything below it is
+// known (L3). The claim's append time measures this node's clock against the broker's (L11).
+func (s *Shard) claim(ctx context.Context, f *follower) error {
+	s.nonce = s.cfg.Nonce()
+	rec := &events.Record{Kind: events.KindClaim, Nonce: s.nonce, Term: f.state.Term + 1, Claim: &events.Claim{
+		Node: s.cfg.Node, Generation: s.cfg.Generation, Build: s.cfg.Build,
+		Shards: uint32(s.cfg.Shards), Slots: uint32(s.cfg.Shards * events.SlotsPerShard),
+	}}
+	type result struct {
+		offset int64
+		at     int64
+		err    error
+	}
+	acked := make(chan result, 1)
+	s.journal.Append(rec.Encode(nil), func(offset int64, err error) { acked <- result{offset, s.cfg.Clock(), err} })
+	var mine result
+	select {
+	case mine = <-acked:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	if mine.err != nil {
+		return fmt.Errorf("claiming: %w: %w", ErrUnknownAppend, mine.err)
+	}
+	f.seen = func(r LogRecord) {
+		if r.Offset == mine.offset {
+			s.skew = r.Time - mine.at
+		}
+	}
+	if err := f.catchUp(ctx); err != nil {
+		return err
+	}
+	if f.state.Next <= mine.offset {
+		return fmt.Errorf("%w: the claim was acknowledged at offset %d, and the journal ends at %d", ErrTruncated, mine.offset, f.state.Next)
+	}
+	if !f.state.Own(s.nonce) {
+		return lostTo(f.state)
+	}
+	s.claimedAt = s.cfg.Clock()
+	return nil
+}
+
+// follower reads a journal into a store: for a restore, a rebuild, a standby.
+type follower struct {
+	log    Log
+	store  store.Store
+	state  *journal.State
+	open   []openRecord // accepted decisions whose emissions may be open, in order
+	seen   func(LogRecord)
+	read   int
+	logger interface{ Info(string, ...any) }
+
+	batch store.Batch
+	size  int
+}
+
+// load takes the store's state for the start, if the store is a prefix of the journal (L4).
+func (f *follower) load(ctx context.Context) error {
+	f.state = journal.NewState()
+	row, err := f.store.State()
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrStoreFailed, err)
+	}
+	bounds, err := f.log.Bounds(ctx)
+	if err != nil {
+		return err
+	}
+	if row == nil {
+		f.state.Next = bounds.Start
+		return nil
+	}
+	st, err := journal.DecodeState(row)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrUntrusted, err)
+	}
+	id, err := f.log.TopicID(ctx)
+	if err != nil {
+		return err
+	}
+	switch {
+	case st.TopicID != id:
+		return fmt.Errorf("%w: it was written from another topic of that name", ErrUntrusted)
+	case st.Next > bounds.End:
+		return fmt.Errorf("%w: it is ahead: offset %d, and the journal ends at %d", ErrUntrusted, st.Next, bounds.End)
+	case st.Seq > 0 && st.At < bounds.Start:
+		return fmt.Errorf("%w: its last record, at offset %d, was compacted away; the journal begins at %d", ErrUntrusted, st.At, bounds.Start)
+	}
+	if err := f.verify(ctx, st, bounds); err != nil {
+		return err
+	}
+	f.state = st
+	return nil
+}
+
+// verify looks for the store's last record in the journal, by its hash, and collects the records before it
+// whose emissions may be open. They are found backwards along the chain, so that what was not accepted is
+// not taken for it.
+func (f *follower) verify(ctx context.Context, st *journal.State, bounds Bounds) error {
+	if st.Seq == 0 {
+		return nil
+	}
+	from := min(max(st.EmitFrom, bounds.Start), st.At)
+	chain := map[events.Hash]openRecord{}
+	done := errors.New("done")
+	_, err := f.log.Read(ctx, from, func(r LogRecord) error {
+		if r.Offset > st.At {
+			return done
+		}
+		rec, err := events.DecodeRecord(r.Value)
+		if err != nil {
+			return fmt.Errorf("journal offset %d: %w", r.Offset, err)
+		}
+		if rec.Kind != events.KindClaim {
+			chain[events.HashOf(r.Value)] = openRecord{rec, r.Offset}
+		}
+		return nil
+	})
+	if err != nil && !errors.Is(err, done) {
+		return err
+	}
+	at, found := chain[st.Hash]
+	if !found || at.offset != st.At {
+		return fmt.Errorf("%w: the record at offset %d is another one", ErrUntrusted, st.At)
+	}
+	for found && at.rec.Seq > st.EmittedSeq {
+		if emitsOpen(st, at.rec) {
+			f.open = append(f.open, at)
+		}
+		at, found = chain[at.rec.Prev]
+	}
+	for i, j := 0, len(f.open)-1; i < j; i, j = i+1, j-1 {
+		f.open[i], f.open[j] = f.open[j], f.open[i]
+	}
+	return nil
+}
+
+func emitsOpen(st *journal.State, rec *events.Record) bool {
+	if rec.Decision == nil {
+		return false
+	}
+	for i := range rec.Decision.Emits {
+		if !st.EmittedOn(rec.Decision.Emits[i].Topic, rec.Seq) {
+			return true
+		}
+	}
+	return false
+}
+
+// restoreBatch bounds a store batch of a restore, in bytes of journal.
+const restoreBatch = 1 << 20
+
+// catchUp folds the journal from where the state stands to its end.
+func (f *follower) catchUp(ctx context.Context) error {
+	bounds, err := f.log.Bounds(ctx)
+	if err != nil {
+		return err
+	}
+	if f.state.Next < bounds.Start && f.state.Seq == 0 && !f.state.Claimed {
+		f.state.Next = bounds.Start
+	}
+	if f.state.Next < bounds.Start {
+		return fmt.Errorf("%w: the journal was trimmed to %d while it was read at %d", ErrUntrusted, bounds.Start, f.state.Next)
+	}
+	if bounds.Start == bounds.End && bounds.Start > 0 && f.state.Seq == 0 {
+		return fmt.Errorf("the journal is empty, but begins at offset %d: its records were deleted by something else than a compaction, and with them the shard's state", bounds.Start)
+	}
+	total := bounds.End - f.state.Next
+	told := time.Now()
+	_, err = f.log.Read(ctx, f.state.Next, func(r LogRecord) error {
+		if r.Offset != f.state.Next {
+			return fmt.Errorf("%w: it reads offset %d where %d was expected", ErrUntrusted, r.Offset, f.state.Next)
+		}
+		v, rec, err := f.state.Fold(r.Offset, r.Offset == bounds.Start, r.Value, &f.batch)
+		if err != nil {
+			return fmt.Errorf("journal offset %d: %w", r.Offset, err)
+		}
+		f.read++
+		if f.seen != nil {
+			f.seen(r)
+		}
+		f.collect(v, rec, r.Offset)
+		if f.size += len(r.Value); f.size >= restoreBatch {
+			if time.Since(told) > 2*time.Second {
+				told = time.Now()
+				f.logger.Info("restoring", "records", f.read, "offset", r.Offset, "of", bounds.End, "total", total)
+			}
+			return f.flush(ctx)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return f.flush(ctx)
+}
+
+// collect keeps what may have to be emitted again, and forgets it when progress passes it.
+func (f *follower) collect(v journal.Verdict, rec *events.Record, offset int64) {
+	if v != journal.Accepted || rec.Decision == nil {
+		return
+	}
+	if emitsOpen(f.state, rec) {
+		f.open = append(f.open, openRecord{rec, offset})
+	}
+	if rec.Decision.Progress != nil {
+		kept := f.open[:0]
+		for _, r := range f.open {
+			if emitsOpen(f.state, r.rec) {
+				kept = append(kept, r)
+			}
+		}
+		f.open = kept
+	}
+}
+
+func (f *follower) flush(ctx context.Context) error {
+	f.size = 0
+	id, err := f.log.TopicID(ctx)
+	if err != nil {
+		return err
+	}
+	f.state.TopicID = id
+	f.state.EmitFrom = f.state.Next
+	if len(f.open) > 0 {
+		f.state.EmitFrom = f.open[0].offset
+	}
+	f.batch.State = f.state.Encode()
+	err = f.store.Apply(&f.batch)
+	f.batch.Reset()
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrStoreFailed, err)
+	}
+	return nil
+}

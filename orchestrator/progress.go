@@ -1,0 +1,85 @@
+package orchestrator
+
+import (
+	"time"
+
+	"github.com/skald-io/skald/events"
+)
+
+// How often the owner journals what it did besides deciding, trims its inputs, and measures its clock.
+const (
+	reportEvery = time.Second
+	trimEvery   = 10 * time.Second
+	clockEvery  = time.Minute
+)
+
+// progress is what the shard last told the journal about itself.
+type progress struct {
+	at      int64 // by Clock, ms
+	trimmed int64
+	clocked int64
+}
+
+func (p *progress) interval() int64 { return reportEvery.Milliseconds() }
+
+// report journals positions and emission progress within a second of their change, also when nothing is
+// decided (L6, L14), and trims the shard's own topics below what is journaled (L8).
+func (s *Shard) report() error {
+	now := s.cfg.Clock()
+	if now-s.progress.trimmed >= trimEvery.Milliseconds() {
+		s.progress.trimmed = now
+		s.trimInputs()
+	}
+	if now-s.progress.at < reportEvery.Milliseconds() || s.stopping || len(s.inflight) >= s.cfg.MaxInFlight {
+		return nil
+	}
+	s.reportNow()
+	return nil
+}
+
+func (s *Shard) reportNow() {
+	s.progress.at = s.cfg.Clock()
+	p := &events.Progress{}
+	changed := false
+	for _, in := range s.inputs {
+		if low := in.low(); low > in.ahead.Low {
+			p.Positions = append(p.Positions, events.Position{Topic: in.tp.Topic, Partition: in.tp.Partition, Low: low})
+			changed = true
+		}
+	}
+	switch emitted := s.emits.emitted(); {
+	case s.ahead.EmittedSeq >= s.emits.lastEmitting: // all of it is journaled
+	case emitted > s.ahead.EmittedSeq:
+		p.EmittedSeq, p.Emitted, changed = emitted, s.emits.further(), true
+	default: // a topic holds the others up: journal how far they are
+		for _, t := range s.emits.further() {
+			if t.Seq > s.ahead.Emitted[t.Topic] {
+				p.Emitted, changed = append(p.Emitted, t), true
+			}
+		}
+	}
+	if !changed {
+		return
+	}
+	s.append(&events.Record{Kind: events.KindDecision, Decision: &events.Decision{Outcome: events.Progressed, Progress: p}})
+}
+
+// trimInputs deletes from the shard's inbox and replies what is journaled as finished. It need not succeed:
+// the next one deletes the same and more.
+func (s *Shard) trimInputs() {
+	for _, in := range s.inputs {
+		if !in.own {
+			continue
+		}
+		tp, low := in.tp, s.applied.Position(place(in.tp)).Low
+		if low == 0 || low == in.trimmed {
+			continue
+		}
+		in.trimmed = low
+		s.aside(func() {
+			if err := s.cfg.Kafka.DeleteRecords(s.bg, tp, low); err != nil && s.bg.Err() == nil {
+				s.log.Warn("trimming failed; it grows until the next one succeeds", "topic", tp.Topic, "partition", tp.Partition, "below", low, "err", err)
+			}
+		})
+	}
+}

@@ -1,0 +1,426 @@
+package orchestrator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/skald-io/skald/events"
+	"github.com/skald-io/skald/orchestrator/journal"
+	"github.com/skald-io/skald/orchestrator/machine"
+	"github.com/skald-io/skald/orchestrator/store"
+)
+
+// Why a shard stops before it is told to. Its owner opens it anew, after a while, unless the group gave it
+// to another node.
+var (
+	// ErrClaimLost: another node's claim is the last one in the journal. What was decided and not
+	// acknowledged is thrown away.
+	ErrClaimLost = errors.New("another node claimed the shard")
+	// ErrUnknownAppend: a record's outcome is unknown, so that this epoch cannot decide any further (L2).
+	ErrUnknownAppend = errors.New("the outcome of an append is unknown")
+	// ErrTruncated: the journal is shorter than it was acknowledged to be. The store is discarded.
+	ErrTruncated = errors.New("the journal lost acknowledged records")
+	// ErrStoreFailed: the local store cannot be read or written. It is discarded and rebuilt from Kafka.
+	ErrStoreFailed = errors.New("the local store failed")
+)
+
+// claimLost is ErrClaimLost with what the winner's claim says.
+type claimLost struct {
+	node       string
+	term       uint64
+	generation int32
+}
+
+func (e *claimLost) Error() string {
+	return fmt.Sprintf("%v: %s, term %d, group generation %d", ErrClaimLost, e.node, e.term, e.generation)
+}
+
+func (e *claimLost) Is(target error) bool { return target == ErrClaimLost }
+
+func lostTo(st *journal.State) error {
+	return &claimLost{st.Claim.Node, st.Term, st.Claim.Generation}
+}
+
+// ShardConfig is what a shard is told. Everything is required but Applied.
+type ShardConfig struct {
+	App        string
+	ID         int32
+	Shards     int
+	Generation int32 // of the group, when it assigned the shard
+	Node       string
+	Build      string
+	Machine    *machine.Machine
+	Kafka      Kafka
+	Store      store.Store
+	Inputs     []TopicPartition // the domain partitions of this shard; its inbox and replies are added
+	Domain     map[string]int   // domain topics, with their number of partitions
+	TopicIDs   map[string][16]byte
+	From       From
+	Clock      func() int64 // ms, from any origin; it must not jump
+	Nonce      func() events.Nonce
+	Logger     *slog.Logger
+	Applied    func(shard int32, r *events.Record)
+	Stats      *shardStats
+
+	MaxRecord    int
+	MaxInFlight  int
+	CompactAfter int64
+	BacklogWait  time.Duration
+}
+
+// Shard is one journal partition, its claim and its store. Turn, and everything it calls, belongs to one
+// goroutine; Kafka's callbacks only post to the mailbox.
+type Shard struct {
+	cfg    ShardConfig
+	topics events.Topics
+	log    *slog.Logger
+
+	journal Log
+	store   store.Store
+	nonce   events.Nonce
+
+	// applied is what the brokers acknowledged and the store holds; ahead is what was decided on top of it.
+	// ahead.Seq - applied.Seq = len(inflight).
+	applied  *journal.State
+	ahead    *journal.State
+	overlay  *overlay
+	inflight []pending
+	expect   int64 // the offset of the next acknowledgement, if nothing slips in (L3)
+
+	inputs    []*input
+	byPlace   map[TopicPartition]*input
+	backlog   bool  // records from before the claim are still undecided: no timer fires (L10)
+	claimedAt int64 // by Clock
+	skew      int64 // broker time minus Clock, as a lower bound (L11)
+
+	emits     emitter
+	timers    timers
+	round     *round
+	liveBytes int64 // of the rows, as of the last compaction round
+	progress  progress
+	stats     *shardStats
+	stopping  bool
+
+	bg             context.Context // of what runs beside the loop: trims, clock measurements
+	stopBackground context.CancelFunc
+	background     sync.WaitGroup
+
+	batch store.Batch
+	mail  mailbox
+}
+
+// pending is a record that was appended and is not acknowledged.
+type pending struct {
+	rec    *events.Record
+	hash   events.Hash
+	size   int
+	offset int64 // once acknowledged
+	keys   []string
+	purges []events.InstanceID
+}
+
+// mailbox is what other goroutines leave for the next turn, in order of arrival.
+type mailbox struct {
+	mu      sync.Mutex
+	acks    []ack
+	records []delivery
+	done    []func(*Shard) error // acknowledgements of emissions, forwards, trims
+	wake    chan struct{}
+}
+
+type ack struct {
+	offset int64
+	err    error
+}
+
+type delivery struct {
+	tp    TopicPartition
+	batch []events.Message
+	err   error
+}
+
+func (m *mailbox) post(put func()) {
+	m.mu.Lock()
+	put()
+	m.mu.Unlock()
+	select {
+	case m.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Records implements Sink.
+func (s *Shard) Records(p TopicPartition, batch []events.Message) {
+	s.mail.post(func() { s.mail.records = append(s.mail.records, delivery{tp: p, batch: batch}) })
+}
+
+// Failed implements Sink.
+func (s *Shard) Failed(p TopicPartition, err error) {
+	s.mail.post(func() { s.mail.records = append(s.mail.records, delivery{tp: p, err: err}) })
+}
+
+func (s *Shard) post(fn func(*Shard) error) {
+	s.mail.post(func() { s.mail.done = append(s.mail.done, fn) })
+}
+
+func (s *Shard) acked(offset int64, err error) {
+	s.mail.post(func() { s.mail.acks = append(s.mail.acks, ack{offset, err}) })
+}
+
+// now is the shard's estimate of broker time (L11), in ms since 1970; it never decreases.
+func (s *Shard) now() int64 { return max(s.ahead.Time, s.cfg.Clock()+s.skew) }
+
+// Run repeats Turn until ctx ends, then drains and hands over. It returns nil after that, or the error that
+// stopped the shard.
+func (s *Shard) Run(ctx context.Context) error {
+	defer s.close()
+	for ctx.Err() == nil {
+		wait, err := s.Turn(ctx)
+		if err != nil {
+			return s.wrap(err)
+		}
+		s.sleep(ctx, wait)
+	}
+	return s.wrap(s.drain())
+}
+
+func (s *Shard) wrap(err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("shard %d of %s: %w", s.cfg.ID, s.cfg.App, err)
+}
+
+// sleep waits for mail, at most wait.
+func (s *Shard) sleep(ctx context.Context, wait time.Duration) {
+	if wait <= 0 {
+		return
+	}
+	t := time.NewTimer(wait)
+	defer t.Stop()
+	select {
+	case <-s.mail.wake:
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}
+
+// Turn does everything that can be done now, without waiting, and says how long nothing is due unless mail
+// arrives. Its order is the loop's: what was acknowledged is applied and emitted before more is decided.
+func (s *Shard) Turn(ctx context.Context) (wait time.Duration, err error) {
+	s.mail.mu.Lock()
+	acks, records, done := s.mail.acks, s.mail.records, s.mail.done
+	s.mail.acks, s.mail.records, s.mail.done = nil, nil, nil
+	s.mail.mu.Unlock()
+
+	if err := s.acknowledge(ctx, acks); err != nil {
+		return 0, err
+	}
+	for _, fn := range done {
+		if err := fn(s); err != nil {
+			return 0, err
+		}
+	}
+	for _, d := range records {
+		s.deliver(d)
+	}
+	more, err := s.decideAll()
+	if err != nil {
+		return 0, err
+	}
+	if err := s.report(); err != nil {
+		return 0, err
+	}
+	if err := s.compact(); err != nil {
+		return 0, err
+	}
+	s.throttle()
+	if more {
+		return 0, nil
+	}
+	return s.idle(), nil
+}
+
+// idle is how long nothing is due: the next timer, or the next progress record.
+func (s *Shard) idle() time.Duration {
+	ms := s.progress.interval()
+	if due := s.timers.next; due != 0 && !s.backlog && s.timers.hold <= s.applied.Seq {
+		ms = min(ms, due-s.now())
+	}
+	return time.Duration(max(ms, 1)) * time.Millisecond
+}
+
+// acknowledge takes the brokers' answers in order. A record counts once its ack came at the expected
+// offset, or reading back showed that everybody accepts it (L3).
+func (s *Shard) acknowledge(ctx context.Context, acks []ack) error {
+	if len(acks) == 0 {
+		return nil
+	}
+	var accepted []pending
+	var failure error
+	for _, a := range acks {
+		if failure = s.checkAck(ctx, a); failure != nil {
+			break
+		}
+		p := s.inflight[0]
+		s.inflight = s.inflight[1:]
+		if v := s.applied.Take(a.offset, p.rec, p.hash, p.size, &s.batch); v != journal.Accepted {
+			failure = fmt.Errorf("%w: record %d at offset %d is %s", ErrClaimLost, p.rec.Seq, a.offset, v)
+			break
+		}
+		s.expect, p.offset = a.offset+1, a.offset
+		accepted = append(accepted, p)
+	}
+	// Emission first: it is what the world waits for, and the records are durable.
+	for i := range accepted {
+		if err := s.emit(accepted[i].rec, accepted[i].offset); err != nil {
+			return err
+		}
+	}
+	if err := s.applyBatch(); err != nil {
+		return err
+	}
+	for i := range accepted {
+		s.settle(&accepted[i])
+	}
+	return failure
+}
+
+func (s *Shard) checkAck(ctx context.Context, a ack) error {
+	switch {
+	case a.err != nil:
+		return fmt.Errorf("%w: %w", ErrUnknownAppend, a.err)
+	case a.offset == s.expect:
+		return nil
+	case a.offset < s.expect:
+		return fmt.Errorf("%w: an ack at offset %d, not %d", ErrTruncated, a.offset, s.expect)
+	}
+	return s.readBack(ctx, a.offset)
+}
+
+// readBack reads what slipped in between the last accepted record and the ack at offset. Foreign records
+// that everybody ignores are harmless; a claim among them ends this epoch.
+func (s *Shard) readBack(ctx context.Context, offset int64) error {
+	s.log.Info("reading the journal back", "from", s.expect, "to", offset)
+	probe := s.applied.Clone()
+	stop := errors.New("read back")
+	_, err := s.journal.Read(ctx, s.expect, func(r LogRecord) error {
+		if r.Offset >= offset {
+			return stop
+		}
+		_, _, err := probe.Fold(r.Offset, false, r.Value, discard{})
+		return err
+	})
+	if err != nil && !errors.Is(err, stop) {
+		return fmt.Errorf("%w: reading back: %w", ErrUnknownAppend, err)
+	}
+	if !probe.Own(s.nonce) {
+		return lostTo(probe)
+	}
+	if probe.Seq != s.applied.Seq {
+		return fmt.Errorf("%w: records of this epoch stand where none was expected", ErrUnknownAppend)
+	}
+	return nil
+}
+
+type discard struct{}
+
+func (discard) Set([]byte, int64, int64, []byte, uint64) {}
+func (discard) DeleteRange([]byte, []byte)               {}
+
+// applyBatch writes what was accepted to the store, with the state it belongs to, in one batch.
+func (s *Shard) applyBatch() error {
+	s.applied.EmitFrom = s.emits.from(s.applied.Next)
+	s.batch.State = s.applied.Encode()
+	s.timers.note(&s.batch)
+	err := s.store.Apply(&s.batch)
+	s.batch.Reset()
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrStoreFailed, err)
+	}
+	return nil
+}
+
+func (s *Shard) settle(p *pending) {
+	s.overlay.settle(p.rec.Seq, p.keys, p.purges)
+	s.stats.decisions.Add(1)
+	if r := s.round; r != nil && p.rec.Seq == r.checkpoint {
+		r.offset = p.offset
+	}
+	if s.cfg.Applied != nil {
+		s.cfg.Applied(s.cfg.ID, p.rec)
+	}
+}
+
+// append seals the body into a record that continues the chain, applies it to the deciding state, and
+// sends it off.
+func (s *Shard) append(rec *events.Record) {
+	rec.Nonce, rec.Seq, rec.Prev, rec.Time = s.nonce, s.ahead.Seq+1, s.ahead.Hash, s.now()
+	value := rec.Encode(nil)
+	p := pending{rec: rec, hash: events.HashOf(value), size: len(value)}
+	s.ahead.Apply(rec, p.hash, s.overlay)
+	p.keys, p.purges = s.overlay.takeTouched(rec.Seq)
+	s.inflight = append(s.inflight, p)
+	s.stats.inflight.Store(int64(len(s.inflight)))
+	s.journal.Append(value, s.acked)
+}
+
+// decide appends a decision for its input. A nil decision is the machine's word for a store whose rows
+// cannot be read.
+func (s *Shard) decide(d *events.Decision, in events.Input) error {
+	if s.overlay.err != nil {
+		return fmt.Errorf("%w: %w", ErrStoreFailed, s.overlay.err)
+	}
+	if d == nil {
+		return fmt.Errorf("%w: a row of an instance cannot be decoded", ErrStoreFailed)
+	}
+	d.Input = in
+	s.append(&events.Record{Kind: events.KindDecision, Decision: d})
+	return nil
+}
+
+// aside runs fn beside the loop; it ends with the shard.
+func (s *Shard) aside(fn func()) { s.background.Go(fn) }
+
+func (s *Shard) close() {
+	s.stopBackground()
+	defer s.background.Wait()
+	for _, in := range s.inputs {
+		s.cfg.Kafka.Stop(in.tp)
+	}
+	s.journal.Close()
+}
+
+// drain hands over: nothing more is decided; what is in flight is acknowledged, applied and emitted, and
+// the progress is journaled, so that the next owner has nothing to repeat.
+func (s *Shard) drain() error {
+	s.stopping = true
+	for _, in := range s.inputs {
+		s.cfg.Kafka.Stop(in.tp)
+		in.queue = nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
+	defer cancel()
+	reported := false
+	for ctx.Err() == nil {
+		if _, err := s.Turn(ctx); err != nil {
+			return err
+		}
+		if len(s.inflight) == 0 && s.emits.idle() {
+			if reported {
+				return nil
+			}
+			reported = true
+			s.reportNow()
+		}
+		s.sleep(ctx, time.Second)
+	}
+	s.log.Warn("handed over with work under way; the next owner repeats it under the same ids", "in_flight", len(s.inflight))
+	return nil
+}
+
+const drainTimeout = 5 * time.Second
