@@ -1,9 +1,3 @@
-// Package machine decides: given an instance's rows and one input, it says everything that must happen,
-// as one value, and does nothing itself.
-//
-// It may import events and sagas alone. The rule that must not break: no goroutine, lock, clock,
-// randomness, context or IO, and no dependence on map order; the same rows and input give the same
-// decision, byte for byte. User functions run here and nowhere else.
 package machine
 
 import (
@@ -14,13 +8,57 @@ import (
 // Config is what a machine knows of its application.
 type Config struct {
 	App       string
-	Slots     int
+	Slots     int  // of the application; required
 	Lifecycle bool // announce final and parked instances on <app>.lifecycle
-	// MaxRecord bounds a decision's encoded size in bytes (L17); FanOut how many branches one decision
-	// starts, or looks at for undoing, before it goes on in the next.
+	// MaxRecord bounds a decision's encoded size in bytes (L17); 0: DefaultMaxRecord. FanOut says how many
+	// commands one decision issues, and how many branches it looks at for undoing, before it goes on in the
+	// next; 0: DefaultFanOut.
 	MaxRecord int
 	FanOut    int
-	Plans     []*sagas.Plan
+	// Plans are the definitions it can decide for. An event starts the first plan that matches it, so the
+	// version that is to start new sagas stands before the older ones.
+	Plans []*sagas.Plan
+}
+
+// Defaults of Config.
+const (
+	DefaultMaxRecord = 768 << 10
+	DefaultFanOut    = 64
+)
+
+// Machine decides for the instances of an application. It is immutable; its methods are safe for
+// concurrent use as far as the plans' functions are.
+type Machine struct {
+	cfg    Config
+	topics events.Topics
+	starts map[string][]*sagas.Plan // by topic
+	plans  map[planID]*sagas.Plan
+}
+
+type planID struct {
+	name, version string
+	hash          [8]byte
+}
+
+// New makes a machine. Slots must be that of the application.
+func New(cfg Config) *Machine {
+	if cfg.MaxRecord <= 0 {
+		cfg.MaxRecord = DefaultMaxRecord
+	}
+	if cfg.FanOut <= 0 {
+		cfg.FanOut = DefaultFanOut
+	}
+	m := &Machine{
+		cfg:    cfg,
+		topics: events.Topics{App: cfg.App},
+		starts: map[string][]*sagas.Plan{},
+		plans:  map[planID]*sagas.Plan{},
+	}
+	for _, p := range cfg.Plans {
+		m.starts[p.Start.Topic] = append(m.starts[p.Start.Topic], p)
+		m.plans[planID{p.Name, p.Version, p.Hash}] = p
+	}
+	return m
 }
 
 // View gives the rows of the instance as every earlier decision left them, those not yet acknowledged
@@ -43,12 +81,47 @@ type Start struct {
 type Timer struct {
 	Instance events.InstanceID
 	Row      events.RowRef
-	Due      int64
+	Due      int64 // as the row has it, ms since 1970
 }
 
 // Refusal is the input of a command that Kafka refuses for good: topic gone, not allowed, too large.
 type Refusal struct {
 	Command events.CommandID
-	Code    string
+	Code    string // of the broker's error, for people
 	Message string
 }
+
+// Codes with which the Reason of an ignored or quarantined decision begins.
+const (
+	ReasonDuplicateStart      = "duplicate-start"
+	ReasonUndecodable         = events.PoisonUndecodable
+	ReasonOversize            = events.PoisonOversize
+	ReasonUnknownType         = "unknown-type"
+	ReasonUnknownTopic        = "unknown-topic"
+	ReasonUnknownInstance     = "unknown-instance"
+	ReasonInstanceEnded       = "instance-ended"
+	ReasonUnknownStep         = "unknown-step"
+	ReasonSupersededExecution = "superseded-execution"
+	ReasonUnknownAttempt      = "unknown-attempt"
+	ReasonSupersededAttempt   = "superseded-attempt" // it says nothing definite, and a later attempt is open, or none
+	ReasonDuplicateReply      = "duplicate-reply"
+	ReasonSettledStep         = "settled-step" // the step has its outcome, and this reply takes nothing from it
+	ReasonStaleTimer          = "stale-timer"
+)
+
+// Codes of parked instances, and of failures that no participant reported.
+const (
+	CodeTimeout           = "timeout"  // an attempt was not answered in time
+	CodeRetry             = "retry"    // a participant asked for another attempt and gave no code of its own
+	CodeRefused           = "refused"  // Kafka refused the command
+	CodeRejected          = "rejected" // a participant refused and gave no code of its own
+	CodeDeadline          = "deadline" // the saga's deadline passed
+	CodeUndoExhausted     = "undo-exhausted"
+	CodePivotUnknown      = "pivot-unknown"
+	CodePastPivot         = "failed-past-pivot"
+	CodeRetriableRejected = "retriable-rejected"
+	CodeRetriableGaveUp   = "retriable-exhausted"
+	CodeUserFunction      = "user-function"
+	CodeDefinitionUnknown = "definition-unknown"
+	CodeTooLarge          = "too-large"
+)

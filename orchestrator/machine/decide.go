@@ -1,0 +1,434 @@
+package machine
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/skald-io/skald/events"
+	"github.com/skald-io/skald/sagas"
+)
+
+// Start decides on an event that starts a saga. nil: the store is corrupt.
+func (m *Machine) Start(v View, now int64, in Start) *events.Decision {
+	w := m.open(v, now, in.Instance)
+	switch {
+	case w.corrupt:
+		return nil
+	case w.head != nil:
+		return w.ignored(ReasonDuplicateStart)
+	}
+	w.create(in)
+	data, why := firstData(in)
+	if why != "" {
+		return untaken(in, &trouble{code: CodeUserFunction, message: why})
+	}
+	w.setData(data)
+	w.push(begin, in.Plan.Root)
+	w.run()
+	if d := w.finish(); w.trouble == nil {
+		return d
+	}
+	if t := w.trouble; t.node == nil || t.code == CodeTooLarge {
+		return untaken(in, t)
+	}
+	return m.startParked(v, now, in, w.trouble)
+}
+
+// untaken refuses an event whose saga cannot even be kept.
+func untaken(in Start, t *trouble) *events.Decision {
+	code := ReasonUndecodable
+	if t.code == CodeTooLarge {
+		code = ReasonOversize
+	}
+	return &events.Decision{Outcome: events.Quarantined, Instance: in.Instance, Reason: code + ": " + t.message}
+}
+
+// startParked creates an instance that cannot take its first step: its head, its data, and the root, held.
+func (m *Machine) startParked(v View, now int64, in Start, t *trouble) *events.Decision {
+	w := m.open(v, now, in.Instance)
+	w.create(in)
+	data, again := firstData(in)
+	if again != "" {
+		return untaken(in, &trouble{code: CodeUserFunction, message: again})
+	}
+	w.setData(data)
+	w.park(t)
+	w.hold(w.fresh(in.Plan.Root.ID))
+	if d := w.finish(); w.trouble == nil {
+		return d
+	}
+	return untaken(in, w.trouble)
+}
+
+func firstData(in Start) (data any, why string) {
+	why = try(func() (err error) {
+		if data, err = in.Plan.Start.Data(in.Value); err == nil && data == nil {
+			err = errors.New("the definition made no data of the event")
+		}
+		return err
+	})
+	return data, why
+}
+
+// Reply decides on a participant's reply. nil: the store is corrupt.
+func (m *Machine) Reply(v View, now int64, in events.Reply) *events.Decision {
+	return m.decide(v, now, in.Command.Instance, input{answer: answerOf(&in)})
+}
+
+// Refused decides on a command that Kafka refuses for good: an attempt that is as unknown as one that was
+// not answered in time. nil: the store is corrupt.
+func (m *Machine) Refused(v View, now int64, in Refusal) *events.Decision {
+	return m.decide(v, now, in.Command.Instance, input{answer: refusalOf(&in)})
+}
+
+// Timer decides on a due time that came. nil: the store is corrupt.
+func (m *Machine) Timer(v View, now int64, in Timer) *events.Decision {
+	return m.decide(v, now, in.Instance, input{timer: &in})
+}
+
+// input is one of the two ways to come to an instance that exists.
+type input struct {
+	answer *answer
+	timer  *Timer
+}
+
+func (m *Machine) decide(v View, now int64, id events.InstanceID, in input) *events.Decision {
+	w := m.open(v, now, id)
+	if w.head != nil && !w.head.State.Final() {
+		if w.plan == nil {
+			w.fail(CodeDefinitionUnknown, nil, fmt.Sprintf("no definition %q version %q with hash %x here", w.head.Definition, w.head.Version, w.head.DefHash))
+		} else {
+			if w.head.State == events.Parked && w.head.Code == CodeDefinitionUnknown {
+				w.unpark()
+			}
+			w.take(in)
+		}
+	} else if !w.corrupt {
+		return w.outside(in)
+	}
+	if w.trouble == nil && w.reason == "" && !w.corrupt {
+		if d := w.finish(); w.trouble == nil {
+			return d
+		}
+	}
+	switch {
+	case w.corrupt:
+		return nil
+	case w.trouble != nil:
+		return m.parked(v, now, id, in, w.trouble)
+	}
+	return w.ignored(w.reason)
+}
+
+// parked is the decision in place of one that cannot be made: the instance is parked, the input held.
+func (m *Machine) parked(v View, now int64, id events.InstanceID, in input, t *trouble) *events.Decision {
+	w := m.open(v, now, id)
+	w.holding = true
+	w.absorb(in)
+	if w.reason != "" && !w.corrupt {
+		return w.ignored(w.reason)
+	}
+	if t.code != CodeDefinitionUnknown || w.head.State != events.Parked {
+		w.park(t)
+	}
+	return w.finish()
+}
+
+// outside answers an input to an instance that is not there or has ended.
+func (w *work) outside(in input) *events.Decision {
+	switch {
+	case w.head == nil:
+		return w.ignored(ReasonUnknownInstance)
+	case in.timer == nil:
+		return w.ignored(ReasonInstanceEnded)
+	case in.timer.Row != headRef || in.timer.Due != w.headDue || in.timer.Due == 0:
+		return w.ignored(ReasonStaleTimer)
+	}
+	return &events.Decision{Outcome: events.Applied, Instance: w.id, Purge: true}
+}
+
+var (
+	headRef = events.RowRef{Part: events.PartHead}
+	dataRef = events.RowRef{Part: events.PartData}
+)
+
+func nodeRef(id uint32) events.RowRef { return events.RowRef{Part: events.PartNode, N: uint64(id)} }
+
+// work is the working set of one decision: each row is read at most once, changed in memory, and printed
+// at the end if it changed. It lives for one decision.
+type work struct {
+	m    *Machine
+	v    View
+	now  int64
+	id   events.InstanceID
+	plan *sagas.Plan // nil: not known here
+
+	head    *events.Head
+	headDue int64
+	headWas int64
+
+	rows  []*row          // of nodes, as they were first touched
+	index map[uint32]*row // over rows, once they are many
+	tasks []task
+
+	data      any // decoded; nil until a user function needs it
+	dataRaw   []byte
+	dataDirty bool
+
+	entries []events.Entry
+	emits   []events.Emit
+	first   uint64 // history rows before
+
+	spent int // of the decision's budget, see full
+	bytes int // estimate of what was added
+
+	// holding: the decision only parks and holds its input. Its size is not checked: the rows that it changes
+	// were taken with room for that (see room).
+	holding bool
+	reason  string   // the input is ignored
+	trouble *trouble // the decision cannot be made
+	// failedNode is the step whose failure went up in this decision.
+	failedNode *sagas.Node
+	corrupt    bool
+}
+
+// row is a node's row in the working set.
+type row struct {
+	*events.NodeState
+	id       uint32
+	due, was int64
+	dirty    bool
+}
+
+// trouble is why a decision cannot be made; node is the one at which it fails, nil when none is.
+type trouble struct {
+	code    string
+	node    *sagas.Node
+	message string
+}
+
+func (m *Machine) open(v View, now int64, id events.InstanceID) *work {
+	w := &work{m: m, v: v, now: now, id: id}
+	raw, due, ok := v.Row(id, headRef)
+	if !ok {
+		return w
+	}
+	h, err := events.DecodeHead(raw)
+	if err != nil || h.State < events.Running || h.State > events.Terminated {
+		w.corrupt = true
+		return w
+	}
+	w.head, w.headDue, w.headWas, w.first = h, due, due, h.Entries
+	w.plan = m.plans[planID{h.Definition, h.Version, h.DefHash}]
+	return w
+}
+
+// create begins an instance.
+func (w *work) create(in Start) {
+	p := in.Plan
+	w.plan = p
+	w.head = &events.Head{
+		Definition: p.Name, Version: p.Version, DefHash: p.Hash, Key: in.Key,
+		State: events.Running, Started: w.now, Trace: in.Trace,
+	}
+	w.headDue = w.deadline()
+	w.entry(events.Entry{Kind: events.EntryStarted, Message: in.MessageID})
+}
+
+// deadline is when the saga's deadline passes, 0 when there is none (any more).
+func (w *work) deadline() int64 {
+	if w.plan == nil || w.plan.Deadline <= 0 || w.head.State != events.Running {
+		return 0
+	}
+	at := w.head.Started + millis(w.plan.Deadline)
+	if w.head.Pivot != events.PivotAhead && at <= w.now {
+		return 0
+	}
+	return at
+}
+
+// millis rounds d up to whole milliseconds, so that nothing is due before its time.
+func millis(d time.Duration) int64 {
+	return int64((d + time.Millisecond - 1) / time.Millisecond)
+}
+
+// row gives a node's row; one that does not exist has status 0. A row that cannot be read gives the same,
+// and the decision is dropped in the end.
+func (w *work) row(id uint32) *row {
+	if r := w.touched(id); r != nil {
+		return r
+	}
+	raw, due, ok := w.v.Row(w.id, nodeRef(id))
+	if !ok {
+		return w.add(id, &events.NodeState{}, 0)
+	}
+	st, err := events.DecodeNode(raw)
+	if err != nil {
+		w.corrupt = true
+		return w.add(id, &events.NodeState{}, 0)
+	}
+	return w.add(id, st, due)
+}
+
+// fresh gives the row of a node that is begun now. No row of it exists, unless it was read before.
+func (w *work) fresh(id uint32) *row {
+	if r := w.touched(id); r != nil {
+		return r
+	}
+	return w.add(id, &events.NodeState{}, 0)
+}
+
+const manyRows = 24
+
+func (w *work) touched(id uint32) *row {
+	if w.index != nil {
+		return w.index[id]
+	}
+	for _, r := range w.rows {
+		if r.id == id {
+			return r
+		}
+	}
+	return nil
+}
+
+func (w *work) add(id uint32, st *events.NodeState, due int64) *row {
+	r := &row{NodeState: st, id: id, due: due, was: due}
+	w.rows = append(w.rows, r)
+	if w.index != nil {
+		w.index[id] = r
+	} else if len(w.rows) > manyRows {
+		w.index = make(map[uint32]*row, 4*manyRows)
+		for _, r := range w.rows {
+			w.index[r.id] = r
+		}
+	}
+	return r
+}
+
+// node is the plan's node of that number; nil when the plan is not known here or has no such node.
+func (w *work) node(id uint32) *sagas.Node {
+	if w.plan == nil || int(id) >= len(w.plan.Nodes) {
+		return nil
+	}
+	return w.plan.Nodes[id]
+}
+
+func (w *work) entry(e events.Entry) {
+	e.Time = w.now
+	w.entries = append(w.entries, e)
+	w.bytes += len(e.Step) + len(e.Code) + len(e.Message) + 48
+}
+
+func (w *work) ignore(reason string) { w.reason = reason }
+
+// fail gives the decision up: the instance will be parked in its place.
+func (w *work) fail(code string, n *sagas.Node, message string) {
+	if w.trouble == nil {
+		w.trouble = &trouble{code, n, message}
+	}
+}
+
+func (w *work) ignored(reason string) *events.Decision {
+	return &events.Decision{Outcome: events.Ignored, Reason: reason, Instance: w.id}
+}
+
+// stopped reports whether nothing more may be done in this decision.
+func (w *work) stopped() bool { return w.trouble != nil || w.corrupt || w.reason != "" }
+
+// finish prints the decision. When it is too large it gives up: w.trouble says so, and the result means nothing.
+func (w *work) finish() *events.Decision {
+	if w.stopped() {
+		return nil
+	}
+	w.wakeHeld()
+	rows := make([]events.RowChange, 1, len(w.rows)+2)
+	if !w.printData(&rows) {
+		return nil
+	}
+	w.head.Entries = w.first + uint64(len(w.entries))
+	buf := make([]byte, 0, w.estimate())
+	print := func(encode func([]byte) []byte) (value []byte) {
+		at := len(buf)
+		buf = encode(buf)
+		return buf[at:len(buf):len(buf)]
+	}
+	rows[0] = events.RowChange{Ref: headRef, Due: w.headDue, WasDue: w.headWas, Value: print(w.head.Encode)}
+	for _, r := range w.rows {
+		if r.dirty {
+			rows = append(rows, events.RowChange{Ref: nodeRef(r.id), Due: r.due, WasDue: r.was, Value: print(r.Encode)})
+		}
+	}
+	d := &events.Decision{
+		Outcome: events.Applied, Instance: w.id, FirstRow: w.first,
+		Entries: w.entries, Rows: rows, Emits: w.emits,
+	}
+	if size := sizeOf(d); size > w.m.cfg.MaxRecord && !w.holding {
+		w.tooLarge(d, size)
+		return nil
+	}
+	return d
+}
+
+func (w *work) estimate() int {
+	n := 160 + len(w.head.Message) + len(w.head.CauseMessage) + len(w.head.Key)
+	for i := range w.head.Trace {
+		n += len(w.head.Trace[i].Key) + len(w.head.Trace[i].Value) + 8
+	}
+	for _, r := range w.rows {
+		if r.dirty {
+			n += nodeSize(r.NodeState)
+		}
+	}
+	return n
+}
+
+func nodeSize(n *events.NodeState) int {
+	size := 64 + len(n.Payload) + len(n.Answer) + len(n.Unknown)
+	if n.Undo != nil {
+		size += 32 + len(n.Undo.Payload) + len(n.Undo.Topic) + len(n.Undo.Type) + len(n.Undo.Unknown)
+	}
+	return size
+}
+
+// sizeOf bounds the encoded size of a decision from above, without encoding it.
+func sizeOf(d *events.Decision) int {
+	size := 64
+	for i := range d.Rows {
+		size += len(d.Rows[i].Value) + 40
+	}
+	for i := range d.Entries {
+		e := &d.Entries[i]
+		size += len(e.Step) + len(e.Code) + len(e.Message) + 56
+	}
+	for i := range d.Emits {
+		e := &d.Emits[i]
+		size += len(e.Topic) + len(e.Type) + len(e.Step) + 56
+	}
+	return size
+}
+
+// tooLarge names the largest of what does not fit.
+func (w *work) tooLarge(d *events.Decision, size int) {
+	what, most := "the head", 0
+	var node *sagas.Node
+	for i := range d.Rows {
+		r := &d.Rows[i]
+		if len(r.Value) <= most {
+			continue
+		}
+		most, node = len(r.Value), nil
+		switch r.Ref.Part {
+		case events.PartData:
+			what = "the saga's data"
+		case events.PartNode:
+			node = w.node(uint32(r.Ref.N))
+			what = fmt.Sprintf("node %d", r.Ref.N)
+			if node != nil {
+				what = fmt.Sprintf("step %q", node.Name)
+			}
+		}
+	}
+	w.fail(CodeTooLarge, node, fmt.Sprintf("the decision takes %d bytes, at most %d; the largest part is %s with %d", size, w.m.cfg.MaxRecord, what, most))
+}

@@ -1,0 +1,172 @@
+package machine
+
+import (
+	"github.com/skald-io/skald/events"
+	"github.com/skald-io/skald/sagas"
+)
+
+// park stops the instance: no command leaves it until it goes on.
+func (w *work) park(t *trouble) {
+	h := w.head
+	if h.State != events.Parked {
+		h.ParkedIn = h.State
+	}
+	h.ParkedNode = 0
+	if t.node != nil {
+		h.ParkedNode = t.node.ID
+	}
+	h.Code, h.Message = t.code, events.Cut(t.message, events.MaxMessage)
+	w.headDue = 0
+	w.transition(events.Parked, h.Code, h.Message)
+	w.recheck()
+}
+
+// parkNow parks the instance in the middle of a walk: what was to go on is held.
+func (w *work) parkNow(code string, n *sagas.Node, message string) {
+	w.park(&trouble{code, n, message})
+	for _, t := range w.tasks {
+		if t.kind == goOn {
+			w.hold(w.row(t.node.ID))
+		}
+	}
+	w.tasks = w.tasks[:0]
+}
+
+// recheck makes an instance look again for its definition, which another node may have brought: after an
+// eighth of its age, between a minute and an hour.
+func (w *work) recheck() {
+	const minute, hour = 60_000, 3_600_000
+	if w.head.Code == CodeDefinitionUnknown {
+		w.headDue = w.now + min(max((w.now-w.head.Started)/8, minute), hour)
+	}
+}
+
+// unpark returns to the state it was parked in.
+func (w *work) unpark() {
+	h := w.head
+	s := h.ParkedIn
+	if s != events.Running && s != events.Compensating {
+		w.corrupt = true
+		return
+	}
+	h.ParkedIn, h.ParkedNode = 0, 0
+	h.Code, h.Message = "", ""
+	if s == events.Compensating {
+		h.Code, h.Message = h.Cause, h.CauseMessage
+	}
+	w.transition(s, h.Code, h.Message)
+	w.headDue = w.deadline()
+}
+
+// resolves reports whether an answer is what the instance was parked for.
+func (w *work) resolves(n *sagas.Node, r *row, a *answer) bool {
+	h := w.head
+	done := a.outcome == events.ReplyDone
+	switch h.Code {
+	case CodeUndoExhausted:
+		return done && a.Phase == events.Compensate && h.ParkedNode == n.ID && a.Attempt <= undoAttemptsOf(r)
+	case CodeRetriableRejected, CodeRetriableGaveUp:
+		return done && a.Phase == events.Forward && h.ParkedNode == n.ID
+	case CodePivotUnknown:
+		return a.Phase == events.Forward && h.ParkedNode == n.ID && (done || lastRejection(r, a))
+	case CodePastPivot:
+		return a.Phase == events.Forward && n.Step.Role == sagas.Pivot && h.Pivot == events.PivotDecided && lastRejection(r, a)
+	}
+	return false
+}
+
+func undoAttemptsOf(r *row) uint32 {
+	if r.Undo == nil {
+		return 0
+	}
+	return r.Undo.Attempts
+}
+
+// lastRejection reports whether with this answer every attempt is rejected.
+func lastRejection(r *row, a *answer) bool {
+	if a.outcome != events.ReplyRejected || a.Attempt > 64 || r.Rejected&(1<<(a.Attempt-1)) != 0 {
+		return false
+	}
+	with := row{NodeState: &events.NodeState{Attempts: r.Attempts, HasAnswer: r.HasAnswer, Rejected: r.Rejected | 1<<(a.Attempt-1)}}
+	return allRejected(&with)
+}
+
+// turnRound compensates after all, when the pivot turns out not to have happened.
+func (w *work) turnRound() {
+	if !w.stopped() && w.head.State == events.Running && w.head.Pivot == events.PivotAhead {
+		w.compensate()
+	}
+}
+
+// holds reports whether inputs are held instead of acted on.
+func (w *work) holds() bool { return w.holding || w.head.State == events.Parked }
+
+// direction is the way the instance goes, or went when it was parked.
+func (w *work) direction() events.State {
+	if w.head.State == events.Parked {
+		return w.head.ParkedIn
+	}
+	return w.head.State
+}
+
+// hold puts a node in the list of those that go on later.
+func (w *work) hold(r *row) {
+	r.Held = true
+	r.set(0)
+	if r.NextHeld != 0 {
+		return // it is in the list
+	}
+	r.NextHeld = w.head.Held + 1
+	w.head.Held = r.id + 1
+}
+
+// wakeHeld makes the head's timer take the list as soon as the instance can go on.
+func (w *work) wakeHeld() {
+	if s := w.head.State; w.head.Held != 0 && (s == events.Running || s == events.Compensating) {
+		w.headDue = w.now
+	}
+}
+
+// takeHeld takes one node from the list; the head's timer comes again for the next.
+func (w *work) takeHeld() {
+	r := w.row(w.head.Held - 1)
+	n := w.node(r.id)
+	if r.NextHeld == 0 || n == nil {
+		w.corrupt = true
+		return
+	}
+	w.head.Held = r.NextHeld - 1
+	held := r.Held
+	r.NextHeld, r.Held, r.dirty = 0, false, true
+	if held { // otherwise a walk took it meanwhile
+		w.resume(n, r)
+	}
+	if w.head.Held == 0 && w.head.State == events.Running {
+		w.headDue = w.deadline()
+	}
+}
+
+// resume acts on what was held for a node.
+func (w *work) resume(n *sagas.Node, r *row) {
+	back := w.head.State == events.Compensating
+	switch {
+	case r.Status == 0:
+		if !back {
+			w.push(begin, n)
+		}
+	case n.Kind != sagas.KindStep:
+		w.nodeTimer(n, r)
+	case r.Status == events.NodeUndone:
+		w.up(n, endedUndone)
+	case r.Status == events.NodeUndoGap && r.Failed:
+		r.Failed = false
+		w.undoOver(n, r, CodeRetry, "an answer that is not retried", true)
+	case back || !r.Failed && !r.HasAnswer:
+		w.stepTimer(n, r)
+	case r.HasAnswer:
+		r.HasAnswer = false
+		w.done(n, r, r.Attempts, r.Answer)
+	default:
+		w.refusedBy(n, r, CodeRejected, "rejected while the instance was parked")
+	}
+}

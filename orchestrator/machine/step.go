@@ -1,0 +1,257 @@
+package machine
+
+import (
+	"fmt"
+
+	"github.com/skald-io/skald/events"
+	"github.com/skald-io/skald/sagas"
+)
+
+// A step's life: begun, attempts that time out or are put off, and its end: done, or failed; then, if the
+// instance turns round, the attempts of its undo.
+
+// beginStep decides a step's first command. What it owes stands in the same record (G3).
+func (w *work) beginStep(n *sagas.Node) {
+	s := n.Step
+	var payload []byte
+	if !w.user(n, "the command", false, func(data any) (err error) { payload, err = s.Build(data); return err }) {
+		return
+	}
+	r := w.fresh(n.ID)
+	*r.NodeState = events.NodeState{Execution: 1, Payload: payload, NextHeld: r.NextHeld}
+	if s.Undo != nil && !s.EffectFree {
+		r.Undo = &events.Obligation{Topic: s.Undo.Topic, Type: s.Undo.Type}
+		if !w.buildUndo(n, r) {
+			return
+		}
+	}
+	if s.Role == sagas.Pivot {
+		w.head.Pivot = events.PivotDecided
+	}
+	w.attempt(n, r)
+}
+
+// buildUndo makes the undo's payload of the data as they are now. A third of a record and a bit is its
+// share, so that a reply that has to be held fits beside it (see Route).
+func (w *work) buildUndo(n *sagas.Node, r *row) bool {
+	build := n.Step.Undo.Build
+	if !w.user(n, "the undo", false, func(data any) (err error) { r.Undo.Payload, err = build(data); return err }) {
+		return false
+	}
+	if size, most := len(r.Undo.Payload), w.m.cfg.MaxRecord/8*3; size > most {
+		w.fail(CodeTooLarge, n, fmt.Sprintf("the undo of step %q takes %d bytes, at most %d", n.Name, size, most))
+		return false
+	}
+	return true
+}
+
+// attempt issues the command once more, under the same idempotency key.
+func (w *work) attempt(n *sagas.Node, r *row) {
+	r.Attempts++
+	r.Status = events.NodeActive
+	r.Expiry = w.now + millis(n.Step.Timeout)
+	r.set(r.Expiry)
+	w.command(n, r, events.Emit{Topic: n.Step.Topic, Type: n.Step.Type, Attempt: r.Attempts, Phase: events.Forward, Expiry: r.Expiry})
+}
+
+// attemptUndo issues the undo, once more. It never expires.
+func (w *work) attemptUndo(n *sagas.Node, r *row) {
+	r.Undo.Attempts++
+	r.Status = events.NodeUndoing
+	r.set(w.now + millis(n.Step.Undo.Timeout))
+	w.command(n, r, events.Emit{Topic: r.Undo.Topic, Type: r.Undo.Type, Attempt: r.Undo.Attempts, Phase: events.Compensate})
+}
+
+func (w *work) command(n *sagas.Node, r *row, e events.Emit) {
+	e.Kind, e.Step, e.Node, e.Execution = events.EmitCommand, n.Name, n.ID, r.Execution
+	w.emits = append(w.emits, e)
+	w.note(events.EntryCommand, n, r, e.Phase, e.Attempt, "", "")
+	w.spent += costCommand
+	w.bytes += nodeSize(r.NodeState) + len(e.Topic) + len(e.Type) + len(e.Step) + 64
+}
+
+// note adds a fact about a step. n is nil where the definition is not known.
+func (w *work) note(kind events.EntryKind, n *sagas.Node, r *row, phase events.Phase, attempt uint32, code, message string) {
+	e := events.Entry{Kind: kind, Node: r.id, Phase: phase, Execution: r.Execution, Attempt: attempt, Code: code, Message: message}
+	if n != nil {
+		e.Step = n.Name
+	}
+	w.entry(e)
+}
+
+// done takes the reply that ends a step well.
+func (w *work) done(n *sagas.Node, r *row, attempt uint32, payload []byte) {
+	if len(payload) == 0 {
+		payload = nil
+	}
+	if fn := n.Step.OnReply; fn != nil {
+		if !w.user(n, "the reply", true, func(data any) error { return fn(data, payload) }) {
+			return
+		}
+	}
+	if r.Undo != nil && !w.buildUndo(n, r) {
+		return
+	}
+	r.Status = events.NodeDone
+	r.Payload, r.Answer, r.HasAnswer, r.Held, r.Failed = nil, nil, false, false, false
+	r.set(0)
+	w.bytes += nodeSize(r.NodeState)
+	if n.Step.Role == sagas.Pivot {
+		w.head.Pivot = events.PivotDone
+	}
+	w.note(events.EntryDone, n, r, events.Forward, attempt, "", "")
+	w.up(n, endedDone)
+}
+
+// attemptOver goes on after an attempt that left the outcome open, or that came too late.
+func (w *work) attemptOver(n *sagas.Node, r *row, code, message string) {
+	if usedUp(&n.Step.Retry, attemptsOf(n.Step.Role), r.Attempts) {
+		w.exhausted(n, r, code, message)
+		return
+	}
+	r.Status = events.NodeBackoff
+	r.set(w.now + delay(&n.Step.Retry, w.id, n.ID, events.Forward, r.Attempts))
+}
+
+// exhausted ends a step that gets no further attempt.
+func (w *work) exhausted(n *sagas.Node, r *row, code, message string) {
+	if n.Step.Role == sagas.Retriable {
+		w.parkStep(n, r, CodeRetriableGaveUp, fmt.Sprintf("step %q was tried %d times; the last said %s: %s", n.Name, r.Attempts, code, message))
+		return
+	}
+	w.failStep(n, r, code, message)
+}
+
+// refusedBy ends a step that its participant refuses to do.
+func (w *work) refusedBy(n *sagas.Node, r *row, code, message string) {
+	if n.Step.Role == sagas.Retriable {
+		w.parkStep(n, r, CodeRetriableRejected, fmt.Sprintf("step %q was rejected with %s: %s", n.Name, code, message))
+		return
+	}
+	w.failStep(n, r, code, message)
+}
+
+// parkStep keeps a step open that only an answer, or an operator, can bring further.
+func (w *work) parkStep(n *sagas.Node, r *row, code, message string) {
+	r.Status = events.NodeBackoff
+	r.set(0)
+	w.parkNow(code, n, message)
+}
+
+// failStep gives a step up. It owes its undo unless every attempt was rejected (L19). A pivot whose effect
+// is possible cannot fail: neither way is safe.
+func (w *work) failStep(n *sagas.Node, r *row, code, message string) {
+	if n.Step.Role == sagas.Pivot {
+		if !allRejected(r) {
+			w.parkStep(n, r, CodePivotUnknown, fmt.Sprintf("whether step %q, the pivot, has happened is unknown; the last attempt said %s: %s", n.Name, code, message))
+			return
+		}
+		w.head.Pivot = events.PivotAhead
+	}
+	r.Status, r.Payload = events.NodeFailed, nil
+	r.Failed, r.Held = false, false
+	r.set(0)
+	w.note(events.EntryFailed, n, r, events.Forward, r.Attempts, code, message)
+	w.discharge(n, r)
+	if w.head.Cause == "" {
+		w.head.Cause, w.head.CauseMessage = code, message
+	}
+	w.failedNode = n
+	w.up(n, endedFailed)
+}
+
+// mark notes that an attempt was rejected; it is false when that was known. Attempts beyond the bitmap are
+// never counted as discharged.
+func mark(r *row, attempt uint32) bool {
+	if attempt > 64 {
+		return r.Status == events.NodeActive || r.Status == events.NodeBackoff
+	}
+	bit := uint64(1) << (attempt - 1)
+	if r.Rejected&bit != 0 {
+		return false
+	}
+	r.Rejected |= bit
+	r.dirty = true
+	return true
+}
+
+// allRejected reports whether no attempt of the execution can have had an effect.
+func allRejected(r *row) bool {
+	return !r.HasAnswer && r.Attempts > 0 && r.Attempts <= 64 && r.Rejected == ^uint64(0)>>(64-r.Attempts)
+}
+
+// discharge drops an obligation that nothing stands behind.
+func (w *work) discharge(n *sagas.Node, r *row) {
+	if r.Undo == nil || r.Undo.Attempts > 0 || !allRejected(r) {
+		return
+	}
+	r.Undo = nil
+	r.dirty = true
+	w.note(events.EntryDischarged, n, r, events.Forward, 0, "", "")
+}
+
+// undoStep issues the undo of a step that owes one. An open attempt is not waited for: its participant
+// remembers what the undo undoes, and refuses it afterwards (L15).
+func (w *work) undoStep(n *sagas.Node, r *row) {
+	r.Failed = false
+	r.Payload, r.Answer = nil, nil
+	if r.Undo == nil {
+		r.Status = events.NodeUndone
+		r.set(0)
+		w.up(n, endedUndone)
+		return
+	}
+	w.attemptUndo(n, r)
+}
+
+// undone ends a step's compensation.
+func (w *work) undone(n *sagas.Node, r *row, attempt uint32) {
+	r.Status, r.Undo = events.NodeUndone, nil
+	r.Failed, r.Held = false, false
+	r.set(0)
+	w.note(events.EntryDone, n, r, events.Compensate, attempt, "", "")
+	w.note(events.EntryDischarged, n, r, events.Compensate, 0, "", "")
+}
+
+// undoOver goes on after an attempt of an undo that did not end it.
+func (w *work) undoOver(n *sagas.Node, r *row, code, message string, last bool) {
+	r.Status = events.NodeUndoGap
+	if last || usedUp(&n.Step.Undo.Retry, undoAttempts, r.Undo.Attempts) {
+		r.set(0)
+		w.parkNow(CodeUndoExhausted, n, fmt.Sprintf("the undo of step %q was tried %d times; the last said %s: %s", n.Name, r.Undo.Attempts, code, message))
+		return
+	}
+	r.set(w.now + delay(&n.Step.Undo.Retry, w.id, n.ID, events.Compensate, r.Undo.Attempts))
+}
+
+// stepTimer takes a step's due time.
+func (w *work) stepTimer(n *sagas.Node, r *row) {
+	back := w.head.State == events.Compensating
+	switch r.Status {
+	case events.NodeActive:
+		w.note(events.EntryUnknown, n, r, events.Forward, r.Attempts, CodeTimeout, "")
+		if back {
+			r.Status = events.NodeFailed // its undo is on the way here
+			return
+		}
+		w.attemptOver(n, r, CodeTimeout, "no answer in time")
+	case events.NodeBackoff:
+		switch {
+		case back:
+			r.Status = events.NodeFailed
+		case usedUp(&n.Step.Retry, attemptsOf(n.Step.Role), r.Attempts):
+			w.exhausted(n, r, CodeTimeout, "no attempt is left")
+		default:
+			w.attempt(n, r)
+		}
+	case events.NodeUndoing:
+		w.note(events.EntryUnknown, n, r, events.Compensate, r.Undo.Attempts, CodeTimeout, "")
+		w.undoOver(n, r, CodeTimeout, "no answer in time", false)
+	case events.NodeUndoGap:
+		if usedUp(&n.Step.Undo.Retry, undoAttempts, r.Undo.Attempts) {
+			w.undoOver(n, r, CodeTimeout, "no attempt is left", true)
+			return
+		}
+		w.attemptUndo(n, r)
+	}
+}
