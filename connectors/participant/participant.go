@@ -230,6 +230,9 @@ func (p *Participant) connect(ctx context.Context) error {
 		kgo.BlockRebalanceOnPoll(),
 		kgo.OnPartitionsRevoked(func(_ context.Context, client *kgo.Client, parts map[string][]int32) { p.leave(client, parts) }),
 		kgo.OnPartitionsLost(func(_ context.Context, _ *kgo.Client, parts map[string][]int32) { p.queue.drop(parts) }),
+		// A partition that joins while a fetch waits is read only after it: with the client's 5 s, a new
+		// owner would often stand still for as long.
+		kgo.FetchMaxWait(500*time.Millisecond),
 		kgo.ProducerLinger(0),
 		kgo.ProducerBatchMaxBytes(int32(max(p.cfg.MaxReply+2*events.MaxHeaderBytes, 1000012))),
 	}, p.cfg.Options...)
