@@ -74,11 +74,12 @@ func (e Event[E]) Topic() string { return e.topic }
 // Type is the ce_type of the event; "": every record of the topic is one.
 func (e Event[E]) Type() string { return e.typ }
 
-// KeyBy says how to find the business key in the event; without it, it is the record's key. fn is pure.
+// KeyBy says how to find the business key in the event; without it, it is the record's key. An event whose
+// key is empty goes to quarantine. fn is pure.
 func (e Event[E]) KeyBy(fn func(E) string) Event[E] { e.keyBy = fn; return e }
 
-// IDBy says how to find the id of the event, by which it is recognised when it comes again; without it,
-// it is the ce_id, or else the record's place in the topic. fn is pure.
+// IDBy says how to find the id of the event, by which it is recognised when it comes again; without it, or
+// when it is empty, it is the ce_id, or else the record's place in the topic. fn is pure.
 func (e Event[E]) IDBy(fn func(E) string) Event[E] { e.idBy = fn; return e }
 
 // TypeBy says how to find the type of a record that has no ce_type, for instance from another header or a

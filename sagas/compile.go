@@ -88,6 +88,9 @@ func (f OnFailure) String() string {
 // for each mistake: those of the definition, then those of its nodes in the order in which they are
 // written. Every call gives a new, equal plan.
 func (d *Definition) Plan() (*Plan, error) {
+	if d == nil || d.data.typ == nil {
+		return nil, errors.New("an empty definition: make one by sagas.Define")
+	}
 	c := &compiler{def: d, specs: map[*spec]*Node{}, names: map[string]*Node{}}
 	p := c.plan()
 	if len(c.mistakes) == 0 {
@@ -174,10 +177,6 @@ func (c *compiler) plan() *Plan {
 // data refuses types that would lose what users put into them.
 func (c *compiler) data() {
 	t := c.def.data.typ
-	if t == nil {
-		c.fail(c.def.source, nil, "a definition comes from sagas.Define")
-		return
-	}
 	if err := encodable(t); err != nil {
 		c.fail(c.def.source, nil, "the saga's data: %v", err)
 	}

@@ -44,6 +44,8 @@ func TestAMistakeIsNamedWithFileLineDefinitionAndNode(t *testing.T) {
 		name string
 		def  *sagas.Definition
 	}{
+		{"nil definition", nil},
+		{"empty definition", &sagas.Definition{}},
 		{"no definition name", sagas.Define("", "1", start, hold)},
 		{"definition name", sagas.Define("Place Order", "1", start, hold)},
 		{"long definition name", sagas.Define(strings.Repeat("x", 65), "1", start, hold)},
@@ -152,6 +154,10 @@ func TestAMistakeIsNamedWithFileLineDefinitionAndNode(t *testing.T) {
 
 		{"its own command starts it", sagas.Define("shop", "1", sagas.StartOn(sagas.NewEvent[OrderPlaced]("payments.commands", ""), func(OrderPlaced) (o Order) { return }),
 			hold)},
+		{"mistakes in order", define(sagas.Seq(
+			sagas.Step("no-undo", authorize, newHold, nil),
+			sagas.Wait[Order]("short", 0),
+			sagas.Step("no-undo-either", authorize, newHold, nil))).Deadline(-1)},
 		{"too deep", define(deep(101))},
 		{"too large", define(wide(sagas.MaxNodes))},
 	}
@@ -164,7 +170,11 @@ func TestAMistakeIsNamedWithFileLineDefinitionAndNode(t *testing.T) {
 			continue
 		}
 		fmt.Fprintf(&got, "%v\n\n", err)
-		for _, e := range err.(interface{ Unwrap() []error }).Unwrap() {
+		joined, _ := err.(interface{ Unwrap() []error })
+		if joined == nil {
+			continue
+		}
+		for _, e := range joined.Unwrap() {
 			if d := (*sagas.DefinitionError)(nil); !errors.As(e, &d) {
 				t.Errorf("%s: %v is no DefinitionError", tt.name, e)
 			}

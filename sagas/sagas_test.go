@@ -117,6 +117,13 @@ func TestPoliciesHaveDefaults(t *testing.T) {
 	}
 }
 
+func TestADeadlineMayBeJustLongEnough(t *testing.T) {
+	plan(t, define(sagas.Seq(hold, sagas.Wait[Order]("w", time.Hour))).Deadline(time.Hour))
+	plan(t, define(sagas.Seq(hold, sagas.Wait[Order]("w", time.Hour))))
+	plan(t, define(wide(sagas.MaxNodes-1)))
+	plan(t, define(deep(sagas.MaxDepth)))
+}
+
 func TestNodesAreValuesThatSeveralPlansMayShare(t *testing.T) {
 	patient := hold.Timeout(time.Hour).Retry(sagas.Attempts(9))
 	keen := hold.Retry(sagas.Attempts(2))
