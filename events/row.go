@@ -328,8 +328,8 @@ type NodeState struct {
 	Rejected  uint64 // bit i: attempt i+1 was rejected; later attempts are never counted as discharged (L19)
 	Payload   []byte // of the forward command, kept while it may be sent again
 	Undo      *Obligation
-	Answer    []byte // a reply taken while its instance could not go on (parked)
-	HasAnswer bool   // a done was taken that did not go on as usual: while parked, or late
+	Answer    []byte // of a done taken while its instance could not go on (parked)
+	HasAnswer bool   // a done was taken
 	Expiry    int64  // of the last forward attempt, ms since 1970
 
 	// Held: its input waits until the instance is no longer parked. NextHeld links the list that begins at

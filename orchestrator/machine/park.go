@@ -164,7 +164,6 @@ func (w *work) resume(n *sagas.Node, r *row) {
 	case back || !r.Failed && !r.HasAnswer:
 		w.stepTimer(n, r)
 	case r.HasAnswer:
-		r.HasAnswer = false
 		w.done(n, r, r.Attempts, r.Answer)
 	default:
 		w.refusedBy(n, r, CodeRejected, "rejected while the instance was parked")

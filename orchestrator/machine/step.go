@@ -93,7 +93,7 @@ func (w *work) done(n *sagas.Node, r *row, attempt uint32, payload []byte) {
 		return
 	}
 	r.Status = events.NodeDone
-	r.Payload, r.Answer, r.HasAnswer, r.Held, r.Failed = nil, nil, false, false, false
+	r.Payload, r.Answer, r.HasAnswer, r.Held, r.Failed = nil, nil, true, false, false
 	r.set(0)
 	w.bytes += nodeSize(r.NodeState)
 	if n.Step.Role == sagas.Pivot {

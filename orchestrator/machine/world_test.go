@@ -216,11 +216,12 @@ func (w *world) decide(fn func() *events.Decision) *events.Decision {
 	w.t.Helper()
 	w.loads, w.again = 0, map[events.RowRef]int{}
 	d := fn()
+	loads, again := w.loads, w.again
 	if d == nil {
 		w.t.Fatal("the decision is nil: a row cannot be read")
 	}
-	for ref, n := range w.again {
-		if n > 2 || n > 1 && d.Outcome == events.Applied && w.headBefore().State == w.headIn(d).State {
+	for ref, n := range again {
+		if n > 2 || n > 1 && d.Outcome == events.Applied && !d.Purge && w.headIn(d).State != events.Parked {
 			w.t.Fatalf("row %v was read %d times", ref, n)
 		}
 	}
@@ -232,7 +233,7 @@ func (w *world) decide(fn func() *events.Decision) *events.Decision {
 			w.t.Fatalf("the same rows and input gave two decisions:\n%s%s", w.print(d), w.print(fn()))
 		}
 	}
-	w.lastLen = len(value)
+	w.lastLen, w.loads = len(value), loads
 	w.check(d, value)
 	w.apply(d)
 	return d
@@ -498,6 +499,9 @@ func (w *world) printRow(ref events.RowRef, value []byte) string {
 		s += " failed"
 	}
 	if n.HasAnswer {
+		s += " done"
+	}
+	if n.Answer != nil {
 		s += fmt.Sprintf(" answer %q", n.Answer)
 	}
 	if n.Held {
