@@ -117,7 +117,7 @@ func newFlagSet(name string) *flag.FlagSet {
 }
 
 func usageFailure(e *env, c *command, f *flag.FlagSet, err error) int {
-	fmt.Fprintf(e.stderr, "skald %s: %s\n\n%s", c.name, sanitize(err.Error(), 0), usage(c, f))
+	fmt.Fprintf(e.stderr, "skald %s: %s\n\n%s\n`skald help %s` tells more.\n", c.name, sanitize(err.Error(), 0), flagUsage(c, f), c.name)
 	return exitUsage
 }
 
@@ -172,8 +172,14 @@ func overview() string {
 }
 
 func usage(c *command, f *flag.FlagSet) string {
+	u, flags, _ := strings.Cut(flagUsage(c, f), "\n")
+	return u + "\n\n" + strings.TrimSpace(c.about) + "\n" + flags
+}
+
+// flagUsage is the usage line and the flags.
+func flagUsage(c *command, f *flag.FlagSet) string {
 	var b bytes.Buffer
-	fmt.Fprintf(&b, "Usage: skald %s %s\n\n%s\n", c.name, c.args, strings.TrimSpace(c.about))
+	fmt.Fprintf(&b, "Usage: skald %s %s\n", c.name, c.args)
 	header := false
 	f.VisitAll(func(x *flag.Flag) {
 		if !header {
@@ -184,13 +190,14 @@ func usage(c *command, f *flag.FlagSet) string {
 		if len(x.Name) == 1 {
 			dash = "-"
 		}
-		arg, text := flag.UnquoteUsage(x)
+		// The argument's name stands last in the usage string.
+		text, arg, _ := strings.Cut(strings.TrimSuffix(x.Usage, "`"), " `")
 		left := dash + x.Name
 		if arg != "" {
 			left += " " + arg
 		}
-		fmt.Fprintf(&b, "  %-22s %s", left, text)
-		if x.DefValue != "" && x.DefValue != "false" && x.DefValue != "0" && x.DefValue != "0s" {
+		fmt.Fprintf(&b, "  %-24s %s", left, text)
+		if x.DefValue != "" && x.DefValue != "false" && x.DefValue != "0" && x.DefValue != "-1" {
 			fmt.Fprintf(&b, " (default %s)", x.DefValue)
 		}
 		b.WriteByte('\n')
@@ -228,6 +235,6 @@ func (o *output) Set(s string) error {
 
 func outputFlag(f *flag.FlagSet) *output {
 	o := output("text")
-	f.Var(&o, "o", "`FORMAT` of the results: text or json")
+	f.Var(&o, "o", "how results are printed: text or json `FORMAT`")
 	return &o
 }

@@ -22,8 +22,8 @@ func validApp(name string) bool { return appName.MatchString(name) }
 
 func connectionFlags(f *flag.FlagSet) *connection {
 	c := &connection{}
-	f.StringVar(&c.app, "app", defaultApp, "`name` of the application: the prefix of its topics")
-	f.Var(&c.brokers, "brokers", "`ADDR` of the Kafka brokers, host:port, with commas; default: $SKALD_BROKERS, or localhost:9092")
+	f.StringVar(&c.app, "app", defaultApp, "the application: the prefix of its topics `NAME`")
+	f.Var(&c.brokers, "brokers", "Kafka, host:port, with commas between several; default: $SKALD_BROKERS, or localhost:9092 `ADDR`")
 	return c
 }
 

@@ -24,8 +24,8 @@ Payloads are not printed, only their sizes: they are the users' data. Exit code 
 be read; the others are still printed.`,
 	setup: func(f *flag.FlagSet) func(context.Context, *env) error {
 		c := connectionFlags(f)
-		partition := f.Int("partition", -1, "only this `partition`; default: all of them, one after the other")
-		from := f.Int64("from", 0, "print from this `offset`; records before it are read all the same, to judge the rest")
+		partition := f.Int("partition", -1, "only this one; default: all of them, one after the other `N`")
+		from := f.Int64("from", 0, "where to begin to print; what is before is read all the same, to judge the rest `OFFSET`")
 		out := outputFlag(f)
 		return func(ctx context.Context, e *env) error {
 			if *partition < -1 || *from < 0 {

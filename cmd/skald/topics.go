@@ -116,15 +116,15 @@ type planOptions struct {
 
 func planFlags(f *flag.FlagSet, c *connection) *planOptions {
 	p := &planOptions{c: c}
-	f.IntVar(&p.Partitions, "partitions", 12, "shards: `N`; it cannot be changed later")
-	f.IntVar(&p.Replication, "replication", 3, "copies of each partition: `N`")
-	f.IntVar(&p.MinISR, "min-isr", 2, "copies that must have a record before it is acknowledged: `N`")
-	f.Var(&p.inputs, "input", "a `topic` of domain events that sagas start on; may be given several times")
-	f.Var(&p.commands, "command", "a `topic` that commands are sent to; may be given several times")
+	f.IntVar(&p.Partitions, "partitions", 12, "shards; they cannot be changed later `N`")
+	f.IntVar(&p.Replication, "replication", 3, "copies of each partition `N`")
+	f.IntVar(&p.MinISR, "min-isr", 2, "copies that must have a record before it is acknowledged `N`")
+	f.Var(&p.inputs, "input", "topic of events that sagas start on; may be given several times `TOPIC`")
+	f.Var(&p.commands, "command", "topic that commands are sent to; may be given several times `TOPIC`")
 	f.BoolVar(&p.Lifecycle, "lifecycle", false, "also <app>.lifecycle, which announces the ends of sagas")
 	f.BoolVar(&p.Create, "create", false, "create the topics of --input and --command too")
-	f.StringVar(&p.Engine, "engine", "User:skald", "`principal` of the nodes, for the ACLs")
-	f.StringVar(&p.Participant, "participant", "User:participant", "`principal` of the services, for the ACLs")
+	f.StringVar(&p.Engine, "engine", "User:skald", "principal of the nodes, for the ACLs `PRINCIPAL`")
+	f.StringVar(&p.Participant, "participant", "User:participant", "principal of the services, for the ACLs `PRINCIPAL`")
 	return p
 }
 

@@ -136,6 +136,12 @@ func (s *service) register(p *participant.Participant) {
 		})
 	case "courier":
 		participant.Handle(p, bookCourier, func(ctx context.Context, c participant.Call, cmd BookCourier) (CourierBooked, error) {
+			// It asks a carrier, which now and then takes a moment: long enough for a declined card to come first.
+			if percent(s.Seed, "carrier", number(cmd.Order), 30) {
+				if err := s.pause(ctx, 300*time.Millisecond); err != nil {
+					return CourierBooked{}, err
+				}
+			}
 			return CourierBooked{Tracking: "track-" + cmd.Order}, s.trouble(ctx, c, 5, 2)
 		})
 		participant.Handle(p, cancelCourier, s.undo)
@@ -172,13 +178,21 @@ func (s *service) trouble(ctx context.Context, c participant.Call, slow, crash u
 	}
 	if percent(s.Seed, what+"slow", n, slow) && s.slow.CompareAndSwap(false, true) {
 		defer s.slow.Store(false)
-		select {
-		case <-time.After(patience + 500*time.Millisecond):
-		case <-ctx.Done():
-			return ctx.Err()
-		}
+		return s.pause(ctx, patience+500*time.Millisecond)
 	}
 	return nil
+}
+
+func (s *service) pause(ctx context.Context, d time.Duration) error {
+	if s.Calm {
+		return nil
+	}
+	select {
+	case <-time.After(d):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 func (s *service) crash() bool {
