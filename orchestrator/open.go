@@ -99,7 +99,7 @@ func (s *Shard) claim(ctx context.Context, f *follower) error {
 	}
 	f.seen = func(r LogRecord) {
 		if r.Offset == mine.offset {
-			s.skew = r.Time - mine.at
+			s.setSkew(r.Time - mine.at)
 		}
 	}
 	if err := f.catchUp(ctx); err != nil {
@@ -112,6 +112,7 @@ func (s *Shard) claim(ctx context.Context, f *follower) error {
 		return lostTo(f.state)
 	}
 	s.claimedAt = s.cfg.Clock()
+	s.progress.clocked = s.claimedAt
 	return nil
 }
 
@@ -123,6 +124,7 @@ type follower struct {
 	open   []openRecord // accepted decisions whose emissions may be open, in order
 	seen   func(LogRecord)
 	read   int
+	until  int64 // stop before this offset; 0: at the journal's end
 	logger interface{ Info(string, ...any) }
 
 	batch store.Batch
@@ -242,6 +244,9 @@ func (f *follower) catchUp(ctx context.Context) error {
 	total := bounds.End - f.state.Next
 	told := time.Now()
 	_, err = f.log.Read(ctx, f.state.Next, func(r LogRecord) error {
+		if f.until > 0 && r.Offset >= f.until {
+			return errReached
+		}
 		if r.Offset != f.state.Next {
 			return fmt.Errorf("%w: it reads offset %d where %d was expected", ErrUntrusted, r.Offset, f.state.Next)
 		}
@@ -263,11 +268,13 @@ func (f *follower) catchUp(ctx context.Context) error {
 		}
 		return nil
 	})
-	if err != nil {
+	if err != nil && !errors.Is(err, errReached) {
 		return err
 	}
 	return f.flush(ctx)
 }
+
+var errReached = errors.New("reached")
 
 // collect keeps what may have to be emitted again, and forgets it when progress passes it.
 func (f *follower) collect(v journal.Verdict, rec *events.Record, offset int64) {

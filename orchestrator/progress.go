@@ -1,6 +1,7 @@
 package orchestrator
 
 import (
+	"errors"
 	"time"
 
 	"github.com/skald-io/skald/events"
@@ -17,7 +18,7 @@ const (
 type progress struct {
 	at      int64 // by Clock, ms
 	trimmed int64
-	clocked int64
+	clocked int64 // when the clock was last measured
 }
 
 func (p *progress) interval() int64 { return reportEvery.Milliseconds() }
@@ -82,4 +83,39 @@ func (s *Shard) trimInputs() {
 			}
 		})
 	}
+}
+
+// farOff is how much a node's clock may differ from the brokers' before it is worth a warning. Time-outs
+// follow the brokers' all the same (L11).
+const farOff = 10_000
+
+// measure compares the clock with the append time of a record that was just acknowledged, as read back:
+// clients are not told it with the ack. The result is a lower bound, so nothing fires early.
+func (s *Shard) measure(offset int64) {
+	at := s.cfg.Clock()
+	if at-s.progress.clocked < clockEvery.Milliseconds() || s.stopping {
+		return
+	}
+	s.progress.clocked = at
+	s.aside(func() {
+		found := errors.New("found")
+		var appended int64
+		_, err := s.journal.Read(s.bg, offset, func(r LogRecord) error {
+			if r.Offset == offset {
+				appended = r.Time
+			}
+			return found
+		})
+		if !errors.Is(err, found) || appended == 0 {
+			return // the next measurement will do
+		}
+		s.post(func(s *Shard) error { s.setSkew(appended - at); return nil })
+	})
+}
+
+func (s *Shard) setSkew(skew int64) {
+	if d := skew - s.skew; d > farOff || d < -farOff {
+		s.log.Warn("this node's clock is far from the brokers'; time-outs follow theirs", "code", "clock-skew", "skew_ms", skew)
+	}
+	s.skew = skew
 }

@@ -281,6 +281,9 @@ func (s *Shard) acknowledge(ctx context.Context, acks []ack) error {
 			return err
 		}
 	}
+	if len(accepted) > 0 {
+		s.measure(accepted[len(accepted)-1].offset)
+	}
 	if err := s.applyBatch(); err != nil {
 		return err
 	}

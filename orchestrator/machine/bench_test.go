@@ -1,0 +1,110 @@
+package machine
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/skald-io/skald/events"
+	"github.com/skald-io/skald/sagas"
+)
+
+// wide is an instance of that many branches, all of them open.
+func wide(t testing.TB, branches int) *world {
+	names := make([]string, branches)
+	for i := range names {
+		names[i] = fmt.Sprintf("step-%05d:noreply", i)
+	}
+	w := newWorld(t, Config{Plans: []*sagas.Plan{planOf(t, "all("+strings.Join(names, ",")+")", nil)}})
+	w.quiet = true
+	w.start("order-1", "m-1", "order-1")
+	for range branches {
+		ref := nodeRef(0)
+		if w.rows[ref].due == 0 {
+			break
+		}
+		w.fire(ref)
+	}
+	for i := 1; i <= branches; i++ {
+		if w.rows[nodeRef(uint32(i))].value == nil {
+			t.Fatalf("branch %d is not open", i)
+		}
+	}
+	return w
+}
+
+func doneOf(w *world, node uint32) events.Reply {
+	return events.Reply{Command: events.CommandID{Instance: w.id, Node: node, Execution: 1, Attempt: 1, Phase: events.Forward}, Outcome: events.ReplyDone}
+}
+
+// TestDecisionsCostTheSameInWideInstances: what a decision reads and writes does not depend on the number of
+// branches (L17).
+func TestDecisionsCostTheSameInWideInstances(t *testing.T) {
+	cost := func(branches int) (read, written int, spent int64) {
+		w := wide(t, branches)
+		w.reply(doneOf(w, 3))
+		read, written = w.loads, w.lastLen
+		r := testing.Benchmark(func(b *testing.B) {
+			for b.Loop() {
+				w.m.Reply(w, w.now, doneOf(w, 5))
+			}
+		})
+		return read, written, r.NsPerOp()
+	}
+	read10, bytes10, ns10 := cost(10)
+	read10k, bytes10k, ns10k := cost(10_000)
+	t.Logf("10 branches: %d rows read, %d bytes, %d ns; 10,000: %d, %d, %d", read10, bytes10, ns10, read10k, bytes10k, ns10k)
+	if read10 != read10k {
+		t.Errorf("%d rows are read with 10 branches, %d with 10,000", read10, read10k)
+	}
+	if float64(bytes10k) > 1.5*float64(bytes10) {
+		t.Errorf("%d bytes with 10 branches, %d with 10,000", bytes10, bytes10k)
+	}
+	if float64(ns10k) > 3*float64(ns10) { // 1.5 when nothing else runs: see the benchmark
+		t.Errorf("%d ns with 10 branches, %d with 10,000", ns10, ns10k)
+	}
+}
+
+func BenchmarkReply(b *testing.B) {
+	for _, branches := range []int{10, 10_000} {
+		b.Run(fmt.Sprintf("branches=%d", branches), func(b *testing.B) {
+			w := wide(b, branches)
+			d := w.reply(doneOf(w, 3))
+			b.ReportAllocs()
+			for b.Loop() {
+				d = w.m.Reply(w, w.now, doneOf(w, 5))
+			}
+			w.seq++
+			b.ReportMetric(float64(len(w.encode(d))), "bytes/decision")
+		})
+	}
+}
+
+// BenchmarkSaga runs five steps with undo, from the event to the end.
+func BenchmarkSaga(b *testing.B) {
+	p := planOf(b, "seq(reserve,book,pay,pack,send)", nil)
+	m := New(Config{App: "shop", Slots: 64, Plans: []*sagas.Plan{p}})
+	msg := &events.Message{Topic: "orders", Key: []byte("order-1"), Value: []byte(`{"id":"order-1","lines":[1,2,3]}`), Offset: 7}
+	b.ReportAllocs()
+	decisions := 0
+	for b.Loop() {
+		w := &world{m: m, now: epoch, rows: map[events.RowRef]cell{}}
+		route, _ := m.Route(msg)
+		w.id = route.Instance
+		keep(w, m.Start(w, w.now, *route.Start))
+		for i := uint32(1); i <= 5; i++ {
+			keep(w, m.Reply(w, w.now, doneOf(w, i)))
+		}
+		decisions += 6
+		if h := w.head(); h.State != events.Completed {
+			b.Fatal(h.State)
+		}
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(decisions), "ns/decision")
+}
+
+func keep(w *world, d *events.Decision) {
+	for _, r := range d.Rows {
+		w.rows[r.Ref] = cell{r.Value, r.Due}
+	}
+}
