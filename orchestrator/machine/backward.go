@@ -9,7 +9,7 @@ import (
 // itself (G6): then it is parked.
 func (w *work) compensate() {
 	if w.head.Pivot != events.PivotAhead {
-		w.parkNow(CodePastPivot, w.failedNode, "nothing is undone past the pivot; it failed with "+w.head.Cause+": "+w.head.CauseMessage)
+		w.parkNow(CodePastPivot, w.failedNode, "nothing is undone past the pivot; it failed with "+because(w.head.Cause, w.head.CauseMessage))
 		return
 	}
 	w.tasks = w.tasks[:0] // what was to be started is not
@@ -29,6 +29,8 @@ func (w *work) undo(n *sagas.Node) {
 	r := w.row(n.ID)
 	r.Held = false
 	switch {
+	case r.Status == 0 && n.Parent != nil && n.Parent.Kind == sagas.KindAll:
+		w.corrupt = true // an All counts only children that it began: the row is lost, and with it what is owed
 	case r.Status == 0 || r.Status == events.NodeUndone:
 		w.up(n, endedUndone)
 	case n.Kind == sagas.KindStep:

@@ -30,7 +30,7 @@ func answerOf(r *events.Reply) *answer {
 
 func refusalOf(r *Refusal) *answer {
 	return &answer{CommandID: r.Command, outcome: events.ReplyRetry, code: CodeRefused,
-		message: events.Cut(clean(r.Code+": "+r.Message), events.MaxMessage), refused: true}
+		message: events.Cut(clean(because(r.Code, r.Message)), events.MaxMessage), refused: true}
 }
 
 // takeAnswer takes an answer at whatever moment of its step's life it arrives.

@@ -28,6 +28,7 @@ func (w *work) beginStep(n *sagas.Node) {
 	if s.Role == sagas.Pivot {
 		w.head.Pivot = events.PivotDecided
 	}
+	w.spent += costCommand
 	w.attempt(n, r)
 }
 
@@ -66,7 +67,6 @@ func (w *work) command(n *sagas.Node, r *row, e events.Emit) {
 	e.Kind, e.Step, e.Node, e.Execution = events.EmitCommand, n.Name, n.ID, r.Execution
 	w.emits = append(w.emits, e)
 	w.note(events.EntryCommand, n, r, e.Phase, e.Attempt, "", "")
-	w.spent += costCommand
 	w.bytes += nodeSize(r.NodeState) + len(e.Topic) + len(e.Type) + len(e.Step) + 64
 }
 
@@ -116,7 +116,7 @@ func (w *work) attemptOver(n *sagas.Node, r *row, code, message string) {
 // exhausted ends a step that gets no further attempt.
 func (w *work) exhausted(n *sagas.Node, r *row, code, message string) {
 	if n.Step.Role == sagas.Retriable {
-		w.parkStep(n, r, CodeRetriableGaveUp, fmt.Sprintf("step %q was tried %d times; the last said %s: %s", n.Name, r.Attempts, code, message))
+		w.parkStep(n, r, CodeRetriableGaveUp, fmt.Sprintf("step %q was tried %d times; the last said %s", n.Name, r.Attempts, because(code, message)))
 		return
 	}
 	w.failStep(n, r, code, message)
@@ -125,7 +125,7 @@ func (w *work) exhausted(n *sagas.Node, r *row, code, message string) {
 // refusedBy ends a step that its participant refuses to do.
 func (w *work) refusedBy(n *sagas.Node, r *row, code, message string) {
 	if n.Step.Role == sagas.Retriable {
-		w.parkStep(n, r, CodeRetriableRejected, fmt.Sprintf("step %q was rejected with %s: %s", n.Name, code, message))
+		w.parkStep(n, r, CodeRetriableRejected, fmt.Sprintf("step %q was rejected with %s", n.Name, because(code, message)))
 		return
 	}
 	w.failStep(n, r, code, message)
@@ -138,12 +138,19 @@ func (w *work) parkStep(n *sagas.Node, r *row, code, message string) {
 	w.parkNow(code, n, message)
 }
 
+func because(code, message string) string {
+	if message == "" {
+		return code
+	}
+	return code + ": " + message
+}
+
 // failStep gives a step up. It owes its undo unless every attempt was rejected (L19). A pivot whose effect
 // is possible cannot fail: neither way is safe.
 func (w *work) failStep(n *sagas.Node, r *row, code, message string) {
 	if n.Step.Role == sagas.Pivot {
 		if !allRejected(r) {
-			w.parkStep(n, r, CodePivotUnknown, fmt.Sprintf("whether step %q, the pivot, has happened is unknown; the last attempt said %s: %s", n.Name, code, message))
+			w.parkStep(n, r, CodePivotUnknown, fmt.Sprintf("whether step %q, the pivot, has happened is unknown; the last attempt said %s", n.Name, because(code, message)))
 			return
 		}
 		w.head.Pivot = events.PivotAhead
@@ -218,7 +225,7 @@ func (w *work) undoOver(n *sagas.Node, r *row, code, message string, last bool) 
 	r.Status = events.NodeUndoGap
 	if last || usedUp(&n.Step.Undo.Retry, undoAttempts, r.Undo.Attempts) {
 		r.set(0)
-		w.parkNow(CodeUndoExhausted, n, fmt.Sprintf("the undo of step %q was tried %d times; the last said %s: %s", n.Name, r.Undo.Attempts, code, message))
+		w.parkNow(CodeUndoExhausted, n, fmt.Sprintf("the undo of step %q was tried %d times; the last said %s", n.Name, r.Undo.Attempts, because(code, message)))
 		return
 	}
 	r.set(w.now + delay(&n.Step.Undo.Retry, w.id, n.ID, events.Compensate, r.Undo.Attempts))

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -173,7 +172,6 @@ type world struct {
 	plan    *sagas.Plan
 	now     int64
 	rows    map[events.RowRef]cell
-	purged  bool
 	id      events.InstanceID
 	seq     uint64
 	loads   int // rows read by the last decision
@@ -274,7 +272,7 @@ func (w *world) check(d *events.Decision, value []byte) {
 	if room := 4000; len(value) > w.m.cfg.MaxRecord+room {
 		w.t.Fatalf("a record of %d bytes, at most %d", len(value), w.m.cfg.MaxRecord)
 	}
-	if size := sizeOf(d); size < len(value)-100 {
+	if size := sizeOf(d) + len(d.Reason); size < len(value)-100 {
 		w.t.Fatalf("the estimate of %d bytes is below the size of %d", size, len(value))
 	}
 	rec, err := events.DecodeRecord(value)
@@ -302,7 +300,6 @@ func (w *world) check(d *events.Decision, value []byte) {
 func (w *world) apply(d *events.Decision) {
 	if d.Purge {
 		clear(w.rows)
-		w.purged = true
 	}
 	for _, r := range d.Rows {
 		w.rows[r.Ref] = cell{bytes.Clone(r.Value), r.Due}
@@ -319,7 +316,9 @@ func (w *world) start(key, id, value string) *events.Decision {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	w.id = route.Instance
+	if route.Instance != w.id {
+		w.id, w.rows = route.Instance, map[events.RowRef]cell{} // those of another instance are out of sight
+	}
 	return w.decide(func() *events.Decision { return w.m.Start(w, w.now, *route.Start) })
 }
 
@@ -515,5 +514,3 @@ func (w *world) printRow(ref events.RowRef, value []byte) string {
 	}
 	return s
 }
-
-var _ = math.MaxInt
