@@ -25,7 +25,8 @@ type Config struct {
 	Logger   *slog.Logger
 
 	// Session is after how long of silence the group gives a member's partitions to others; heartbeats are
-	// sent in a third of it. Default 10 s; brokers refuse less than their group.min.session.timeout.ms.
+	// sent every third of it, at least every second. Default 10 s; brokers refuse less than their
+	// group.min.session.timeout.ms.
 	Session time.Duration
 	// Linger is how long a produced record waits for company. Default 0: it never does.
 	Linger time.Duration
@@ -103,7 +104,7 @@ func Dial(cfg Config) (*Client, error) {
 		c.Close()
 		return nil, fmt.Errorf("kafka at %s: %w", strings.Join(cfg.Brokers, ", "), err)
 	}
-	if c.admin, err = c.client("admin"); err != nil {
+	if c.admin, err = c.client("admin", kgo.RetryTimeout(5*time.Second)); err != nil {
 		return fail(err)
 	}
 	if c.journal, err = c.client("journal", journalOpts(cfg)...); err != nil {

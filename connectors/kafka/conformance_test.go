@@ -810,6 +810,47 @@ func TestAnInputThatIsCreatedAnewIsReported(t *testing.T) {
 	})
 }
 
+// reacher is a sink that also notes how far it is.
+type reacher struct {
+	*sink
+	next atomic.Int64
+}
+
+func (r *reacher) Reached(_ orchestrator.TopicPartition, next int64) { r.next.Store(next) }
+
+func TestTheEndIsReachedThoughATransactionLeftAnOffsetWithoutRecord(t *testing.T) {
+	onEach(t, func(t *testing.T, b *broker) {
+		c, topic := b.dial(t), b.topic(t, 1)
+		r := &reacher{sink: newSink()}
+		c.Consume(tp(topic, 0), 0, r)
+		cl := b.plain(t, kgo.TransactionalID(topic))
+		transact := func() {
+			if err := cl.BeginTransaction(); err != nil {
+				t.Fatal(err)
+			}
+			if err := cl.ProduceSync(ctx(t), &kgo.Record{Topic: topic, Value: []byte("x")}).FirstErr(); err != nil {
+				t.Fatal(err)
+			}
+			if err := cl.EndTransaction(ctx(t), kgo.TryCommit); err != nil {
+				t.Fatal(err)
+			}
+		}
+		atEnd := func() bool {
+			bounds, err := c.Bounds(ctx(t), []orchestrator.TopicPartition{tp(topic, 0)})
+			return err == nil && r.next.Load() == bounds[tp(topic, 0)].End
+		}
+		transact()
+		until(t, "the end is reached", atEnd)
+		c.Pause(tp(topic, 0))
+		transact()
+		c.Resume(tp(topic, 0))
+		until(t, "the end is reached again", atEnd)
+		if got := r.all(); len(got) != 2 || got[0].Offset != 0 || got[1].Offset != 2 {
+			t.Fatalf("%v", got)
+		}
+	})
+}
+
 // assignment keeps what a member holds.
 type assignment struct {
 	mu         sync.Mutex

@@ -45,7 +45,8 @@ func (c *Client) Join(group, topic string, m orchestrator.Member) (leave func(),
 		kgo.ConsumeTopics(topic),
 		kgo.Balancers(kgo.CooperativeStickyBalancer()),
 		kgo.SessionTimeout(c.cfg.Session),
-		kgo.HeartbeatInterval(max(c.cfg.Session/3, time.Millisecond)),
+		// A member learns of a rebalance by its next heartbeat, and a move takes two.
+		kgo.HeartbeatInterval(min(max(c.cfg.Session/3, time.Millisecond), time.Second)),
 		kgo.RebalanceTimeout(rebalanceTimeout),
 		kgo.DisableAutoCommit(),
 		kgo.MaxConcurrentFetches(0), // its records are not read

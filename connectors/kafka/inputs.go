@@ -43,6 +43,7 @@ type sub struct {
 	stopped bool
 	paused  bool
 	held    []events.Message // were in hand when it was paused
+	told    int64            // the sink knows that it has all below
 }
 
 type change struct {
@@ -55,6 +56,8 @@ const (
 	end
 	flow // pause or resume, as the sub says by then
 )
+
+const fetchWait = 100 * time.Millisecond
 
 const inputBudget = 4 // batches of the largest size, decompressed and not yet delivered
 
@@ -74,7 +77,9 @@ func newInputs(c *Client) (*inputs, error) {
 		kgo.ConsumeResetOffset(kgo.NoResetOffset()),
 		kgo.FetchIsolationLevel(kgo.ReadUncommitted()),
 		kgo.FetchMinBytes(1),
-		kgo.FetchMaxWait(2*time.Second),
+		kgo.KeepControlRecords(), // for their offsets
+		// A partition that is added or resumed waits for the fetch under way to end.
+		kgo.FetchMaxWait(fetchWait),
 		kgo.FetchMaxBytes(int32(c.cfg.MaxFetchBytes)),
 		kgo.FetchMaxPartitionBytes(int32(min(c.cfg.MaxFetchBytes, 1<<20))),
 		kgo.BrokerMaxReadBytes(int32(max(2*c.cfg.MaxFetchBytes, 100<<20))),
@@ -92,11 +97,21 @@ func newInputs(c *Client) (*inputs, error) {
 // before ends. An offset outside the log, a truncation below what was delivered, or a topic created anew is
 // reported to the sink as orchestrator.ErrPositionLost. Everything else is tried again for ever.
 //
+// Offsets without a record, as the end of a transaction leaves them, are passed in silence; a sink with the
+// method Reached is told (see Reacher).
+//
 // A batch that would decompress to more than Config.MaxBatchBytes is skipped: in its place stands one
 // message at its first offset, without key and value, whose header events.HeaderReason says so.
 func (c *Client) Consume(p orchestrator.TopicPartition, from int64, sink orchestrator.Sink) {
 	c.inputs.stop(p)
-	c.inputs.begin(&sub{p: p, sink: sink, next: from})
+	c.inputs.begin(&sub{p: p, sink: sink, next: from, told: from})
+}
+
+// Reacher is a Sink that wants to know how far it is where the last offsets hold no record: without it, who
+// waits for the end of a partition that is written in transactions would wait for ever. next is the offset
+// that the next record has or exceeds. Calls come between those of Records, under the same rules.
+type Reacher interface {
+	Reached(p orchestrator.TopicPartition, next int64)
 }
 
 // Stop ends the delivery; none is under way when it returns. It must not be called from a Sink.
@@ -208,11 +223,7 @@ func (in *inputs) apply(todo []change) {
 				continue
 			}
 			c.s.mu.Lock()
-			if !c.s.paused && len(c.s.held) > 0 && !c.s.stopped {
-				held := c.s.held
-				c.s.held = nil
-				c.s.sink.Records(p, held)
-			}
+			c.s.give(nil)
 			if c.s.paused {
 				in.cl.PauseFetchPartitions(one)
 			} else {
@@ -302,6 +313,9 @@ func (s *sub) take(records []*kgo.Record) {
 			continue
 		}
 		s.next = r.Offset + 1
+		if r.Attrs.IsControl() {
+			continue
+		}
 		m := events.Message{Topic: r.Topic, Partition: r.Partition, Offset: r.Offset, Key: r.Key, Value: r.Value, Time: r.Timestamp.UnixMilli()}
 		if len(r.Headers) > 0 {
 			m.Headers = make([]events.Header, len(r.Headers))
@@ -314,14 +328,20 @@ func (s *sub) take(records []*kgo.Record) {
 	s.give(batch)
 }
 
-// give is called with mu held.
+// give hands over what is held and batch, unless the sub is paused. It is called with mu held.
 func (s *sub) give(batch []events.Message) {
-	switch {
-	case s.stopped || len(batch) == 0:
-	case s.paused:
-		s.held = append(s.held, batch...)
-	default:
+	s.held = append(s.held, batch...)
+	if s.stopped || s.paused {
+		return
+	}
+	if batch = s.held; len(batch) > 0 {
+		s.held = nil
+		s.told = batch[len(batch)-1].Offset + 1
 		s.sink.Records(s.p, batch)
+	}
+	if r, ok := s.sink.(Reacher); ok && s.next > s.told {
+		s.told = s.next
+		r.Reached(s.p, s.next)
 	}
 }
 

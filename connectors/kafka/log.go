@@ -17,9 +17,6 @@ import (
 func journalOpts(cfg Config) []kgo.Opt {
 	return append(producerOpts(cfg),
 		kgo.RecordDeliveryTimeout(cfg.AppendTimeout),
-		// Without this franz-go would wait for ever for the outcome of what is in flight. That it may then
-		// write a record twice is for the chain of hashes to sort out.
-		kgo.AllowIdempotentProduceCancellation(),
 		kgo.ProduceRequestTimeout(min(cfg.AppendTimeout, 10*time.Second)),
 		kgo.RequestTimeoutOverhead(min(max(cfg.AppendTimeout/2, 100*time.Millisecond), 5*time.Second)),
 	)

@@ -22,6 +22,10 @@ func producerOpts(cfg Config) []kgo.Opt {
 		// Produce must not block, and a partition without a leader must not stop its neighbours when its
 		// records fill a common buffer. The bound is the caller's: it has the count of what is not done.
 		kgo.MaxBufferedRecords(math.MaxInt),
+		// Without this franz-go would wait for ever for the outcome of what is in flight: of an append past
+		// its time, of a message to a topic that was deleted under it. That a record may then be there
+		// twice, or after all, is for the chain of hashes, and for the participant, to sort out.
+		kgo.AllowIdempotentProduceCancellation(),
 	}
 }
 

@@ -5,17 +5,21 @@ import (
 	"errors"
 	"net"
 	"sync"
+	"sync/atomic"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/skald-io/skald/connectors/kafka"
 )
 
-// wire is a network that can be cut.
+// wire is a network that can be cut, or that swallows what one side says.
 type wire struct {
 	mu    sync.Mutex
 	cut   bool
 	conns []net.Conn
+
+	mute atomic.Bool // what we send is lost
+	deaf atomic.Bool // what we are sent is lost
 }
 
 func newSwitch() *wire { return &wire{} }
@@ -29,25 +33,57 @@ func (w *wire) through(c *kafka.Config) {
 			conn.Close()
 			return nil, errors.New("the wire is cut")
 		}
-		if err == nil {
-			w.conns = append(w.conns, conn)
+		if err != nil {
+			return nil, err
 		}
-		return conn, err
+		w.conns = append(w.conns, conn)
+		return wired{conn, w}, nil
 	}))
 }
 
+type wired struct {
+	net.Conn
+	w *wire
+}
+
+func (c wired) Write(b []byte) (int, error) {
+	if c.w.mute.Load() {
+		return len(b), nil
+	}
+	return c.Conn.Write(b)
+}
+
+func (c wired) Read(b []byte) (int, error) {
+	for {
+		n, err := c.Conn.Read(b)
+		if err != nil || !c.w.deaf.Load() {
+			return n, err
+		}
+	}
+}
+
+// off ends all connections and refuses new ones, until on.
 func (w *wire) off() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.cut = true
+	w.hangUp()
+}
+
+// hangUp is called with mu held.
+func (w *wire) hangUp() {
 	for _, c := range w.conns {
 		c.Close()
 	}
 	w.conns = nil
 }
 
+// on makes the network whole again; who was cut off has to connect anew.
 func (w *wire) on() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.hangUp()
 	w.cut = false
+	w.mute.Store(false)
+	w.deaf.Store(false)
 }
