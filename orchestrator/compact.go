@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/skald-io/skald/events"
+	"github.com/skald-io/skald/internal/mutant"
 	"github.com/skald-io/skald/orchestrator/store"
 )
 
@@ -42,12 +43,12 @@ func (s *Shard) compact() error {
 	}
 	r := s.round
 	switch {
-	case s.applied.Seq < r.checkpoint:
+	case s.applied.Seq < r.checkpoint && !mutant.On("shard-walk-before-checkpoint-is-applied"):
 		// Rows of records in flight at the checkpoint are not in the store yet: a walk now would miss them.
 		return nil
 	case r.end == 0:
 		return s.walk(r)
-	case s.applied.Seq < r.end || s.emits.emitted() < r.checkpoint || r.trimming:
+	case s.applied.Seq < r.end && !mutant.On("shard-trim-before-carries-are-acknowledged") || s.emits.emitted() < r.checkpoint || r.trimming:
 		return nil
 	}
 	r.trimming = true
@@ -91,7 +92,7 @@ func (s *Shard) walk(r *round) error {
 		}
 		last = append(last[:0], row.Key...)
 		r.live += int64(len(row.Key) + len(row.Value))
-		if row.Base >= r.checkpoint {
+		if row.Base >= r.checkpoint || mutant.On("shard-row-not-carried") && seen%5 == 0 {
 			return true
 		}
 		value, due, ok := s.current(&row, r.checkpoint)

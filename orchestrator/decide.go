@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/skald-io/skald/events"
+	"github.com/skald-io/skald/internal/mutant"
 	"github.com/skald-io/skald/orchestrator/journal"
 )
 
@@ -86,6 +87,9 @@ func (s *Shard) full() bool {
 func (s *Shard) behind() bool {
 	domain := s.cfg.Clock()-s.claimedAt < s.cfg.BacklogWait.Milliseconds()
 	for _, in := range s.inputs {
+		if mutant.On("shard-timers-before-backlog") {
+			break
+		}
 		if in.backlogged() && (in.own || domain) {
 			return true
 		}
@@ -109,7 +113,7 @@ func (s *Shard) take(in *input, m *events.Message) error {
 		if original, origin, err = events.UnwrapForward(m); err != nil {
 			return s.quarantine(in, m, nil, err)
 		}
-		if s.ahead.Origin(journal.TP{Topic: origin.Topic, Partition: origin.Partition}).Has(origin.Offset) {
+		if s.ahead.Origin(journal.TP{Topic: origin.Topic, Partition: origin.Partition}).Has(origin.Offset) && !mutant.On("shard-forward-taken-twice") {
 			s.stats.duplicates.Add(1)
 			return nil // delivered twice by a sender that was replaced (L7)
 		}

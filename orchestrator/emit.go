@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/skald-io/skald/events"
+	"github.com/skald-io/skald/internal/mutant"
 	"github.com/skald-io/skald/orchestrator/machine"
 )
 
@@ -143,6 +144,8 @@ func (s *Shard) produce(rec *events.Record, n int, m *events.Message, e *emissio
 func (s *Shard) emitted(rec *events.Record, n int, m *events.Message, e *emission, err error) error {
 	switch {
 	case err == nil:
+	case mutant.On("shard-refusal-blocks"):
+		return nil
 	case s.stopping: // it stays open: the next owner emits it again
 		return nil
 	case !errors.Is(err, ErrRefused):

@@ -191,7 +191,7 @@ func (e *Engine) keep(ctx context.Context, p int32, r *runner) {
 			case <-ctx.Done():
 			}
 			// L5: who lost the claim to a later generation does not claim back before it takes part in it.
-			wait = errors.As(err, &lost) && lost.generation > e.latestGeneration()
+			wait = errors.As(err, &lost) && !lost.mayClaimBack(e.latestGeneration())
 		}
 		delay = min(2*delay, retryLast)
 	}

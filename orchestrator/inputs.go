@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/skald-io/skald/events"
+	"github.com/skald-io/skald/internal/mutant"
 	"github.com/skald-io/skald/orchestrator/journal"
 )
 
@@ -35,7 +36,7 @@ type input struct {
 // low is the offset below which everything is finished: decided (in a record already appended), skipped by
 // rule, or its forward acknowledged (L6, L7).
 func (in *input) low() int64 {
-	if len(in.open) > 0 {
+	if len(in.open) > 0 && !mutant.On("shard-position-passes-forward") {
 		return in.open[0]
 	}
 	return in.next
@@ -95,7 +96,7 @@ func (s *Shard) startInputs(ctx context.Context) error {
 		s.inputs = append(s.inputs, in)
 		s.byPlace[tp] = in
 	}
-	if len(start.Positions) > 0 {
+	if len(start.Positions) > 0 && !mutant.On("shard-start-not-journaled") {
 		s.append(&events.Record{Kind: events.KindDecision, Decision: &events.Decision{Outcome: events.Progressed, Progress: start}})
 		for len(s.inflight) > 0 {
 			wait, err := s.Turn(ctx)

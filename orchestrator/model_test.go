@@ -469,3 +469,18 @@ func rowsOf(t *testing.T, st *story, id int32) (n int, sum [32]byte) {
 	}
 	return n, sum
 }
+
+// timersFired counts the decisions in a shard's journal that answer a timer.
+func (st *story) timersFired(id int32) (n int) {
+	st.t.Helper()
+	for _, r := range st.kafka.part(TopicPartition{"shop.journal", id}).records {
+		rec, err := events.DecodeRecord(r.Value)
+		if err != nil {
+			st.t.Fatal(err)
+		}
+		if rec.Decision != nil && rec.Decision.Input.Kind == events.InputTimer {
+			n++
+		}
+	}
+	return n
+}

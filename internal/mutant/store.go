@@ -29,7 +29,7 @@ var storeMutants = []Mutant{
 		Name:        "store-trusts-manifest",
 		Breaks:      "G7",
 		Description: "a damaged manifest is not noticed, and opens as an older set of files",
-		CaughtBy:    Test{"orchestrator/store", "^TestADamagedStoreIsNoticed$"},
+		CaughtBy:    Test{"orchestrator/store", "^TestADamagedManifestIsNoticed$"},
 	},
 	{
 		Name:        "store-hint-not-lowered",

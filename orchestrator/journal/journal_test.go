@@ -373,3 +373,20 @@ func TestACompactedJournalFoldsLikeTheWholeOne(t *testing.T) {
 		t.Errorf("only %d trims happened: the model does not exercise compaction", trimmed)
 	}
 }
+
+// L1: two nodes that read the same journal claim with the same term; the last claim in the log wins.
+func TestTheLastClaimWins(t *testing.T) {
+	log := [][]byte{claim('a', 1), claim('b', 1)}
+	a, b := after(t, 'a', log[:1]), after(t, 'b', log)
+	log = append(log, a.decide("x"), b.decide("y"))
+	wantVerdicts(t, log, ok, ok, foreign, ok)
+}
+
+// L2: a record that carries the right hash and the wrong number does not count either.
+func TestASequenceThatJumpsIsAGap(t *testing.T) {
+	log := [][]byte{claim('a', 1)}
+	a := after(t, 'a', log)
+	a.st.Seq++
+	log = append(log, a.decide("x"))
+	wantVerdicts(t, log, ok, gap)
+}

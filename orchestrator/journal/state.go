@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/skald-io/skald/events"
+	"github.com/skald-io/skald/internal/mutant"
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
@@ -142,18 +143,21 @@ func (s *State) Accept(rec *events.Record) Verdict {
 	if rec.Kind == events.KindClaim {
 		// The last claim in the log wins, whatever its term. The same claim again, from a retried batch,
 		// changes nothing: the chain goes on where it was.
+		if mutant.On("journal-first-claim-of-a-term-wins") && rec.Term <= s.Term && s.Claimed {
+			return Foreign
+		}
 		s.Term = max(s.Term, rec.Term)
 		s.Nonce, s.Claim, s.Claimed, s.Broken = rec.Nonce, *rec.Claim, true, false
 		return Accepted
 	}
 	switch {
-	case !s.Claimed || rec.Nonce != s.Nonce:
+	case !s.Claimed || rec.Nonce != s.Nonce && !mutant.On("journal-nonce-unchecked"):
 		return Foreign
-	case s.Broken:
+	case s.Broken && !mutant.On("journal-gap-not-final"):
 		return Ended
 	case rec.Seq <= s.Seq:
 		return Duplicate
-	case rec.Seq != s.Seq+1 || rec.Prev != s.Hash:
+	case rec.Seq != s.Seq+1 && !mutant.On("journal-seq-unchecked") || rec.Prev != s.Hash && !mutant.On("journal-hash-unchecked"):
 		s.Broken = true
 		return Gap
 	}
@@ -178,7 +182,7 @@ func (s *State) Apply(rec *events.Record, hash events.Hash, rows Rows) {
 }
 
 func (s *State) decision(d *events.Decision, seq uint64, rows Rows) {
-	if d.Purge {
+	if d.Purge && !mutant.On("journal-purge-ignored") {
 		rows.DeleteRange(events.InstanceRange(d.Instance))
 	}
 	var scratch []byte

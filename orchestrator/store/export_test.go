@@ -30,6 +30,12 @@ func SetFormat(t *testing.T, on vfs.FS, dir string, format []byte) {
 	}
 }
 
+// WithoutCompactions keeps tables as they were flushed.
+func WithoutCompactions(o Options) Options {
+	o.tune = func(p *pebble.Options) { p.DisableAutomaticCompactions = true }
+	return o
+}
+
 // Flush writes what is in memory to a table.
 func Flush(p *Pebble) error { return p.db.Flush() }
 

@@ -35,6 +35,8 @@ type Options struct {
 	Logger *slog.Logger
 	// FS is where the directory is; nil: the operating system's.
 	FS vfs.FS
+
+	tune func(*pebble.Options) // for tests
 }
 
 const (
@@ -217,6 +219,9 @@ func (p *Pebble) pebbleOptions(opts Options) *pebble.Options {
 	// Most questions of whether an input was answered before are about one that was not.
 	for i := range o.Levels {
 		o.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
+	}
+	if opts.tune != nil {
+		opts.tune(o)
 	}
 	return o
 }

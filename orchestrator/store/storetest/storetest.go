@@ -628,6 +628,10 @@ func closed(t *testing.T, s store.Store) {
 func concurrent(t *testing.T, s store.Store) {
 	var wg sync.WaitGroup
 	done := make(chan struct{})
+	defer func() {
+		close(done)
+		wg.Wait()
+	}()
 	for range 2 {
 		wg.Go(func() {
 			for {
@@ -664,8 +668,6 @@ func concurrent(t *testing.T, s store.Store) {
 		})
 		wantNextDue(t, s, due)
 	}
-	close(done)
-	wg.Wait()
 }
 
 func random(t *testing.T, s store.Store) {
