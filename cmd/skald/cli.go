@@ -48,7 +48,7 @@ type command struct {
 var commands []command
 
 func init() {
-	commands = []command{devCommand, topicsPlanCommand, topicsApplyCommand, journalCatCommand, versionCommand}
+	commands = []command{devCommand, topicsPlanCommand, topicsApplyCommand, journalCatCommand, rebuildCommand, versionCommand}
 }
 
 // usageError is the user's: it is printed with the usage, and the exit code is 2.
