@@ -275,6 +275,7 @@ func (s *Shard) acknowledge(ctx context.Context, acks []ack) error {
 		}
 		p := s.inflight[0]
 		s.inflight = s.inflight[1:]
+		s.stats.inflight.Add(-1)
 		if v := s.applied.Take(a.offset, p.rec, p.hash, p.size, &s.batch); v != journal.Accepted && !mutant.On("shard-ack-ignored") {
 			failure = fmt.Errorf("%w: record %d at offset %d is %s", ErrClaimLost, p.rec.Seq, a.offset, v)
 			break
@@ -375,7 +376,7 @@ func (s *Shard) append(rec *events.Record) {
 	s.ahead.Apply(rec, p.hash, s.overlay)
 	p.keys, p.purges = s.overlay.takeTouched(rec.Seq)
 	s.inflight = append(s.inflight, p)
-	s.stats.inflight.Store(int64(len(s.inflight)))
+	s.stats.inflight.Add(1)
 	if mutant.On("shard-emit-before-ack") {
 		_ = s.emit(rec, s.expect)
 	}
@@ -400,6 +401,8 @@ func (s *Shard) decide(d *events.Decision, in events.Input) error {
 func (s *Shard) aside(fn func()) { s.background.Go(fn) }
 
 func (s *Shard) close() {
+	s.stats.inflight.Add(-int64(len(s.inflight)))
+	s.inflight = nil
 	s.stopBackground()
 	defer s.background.Wait()
 	for _, in := range s.inputs {

@@ -146,6 +146,21 @@ func TestDelaysDoubleUpToTheCapAndSpreadEvenly(t *testing.T) {
 	}
 }
 
+func TestAttemptsBeyondTheBitmapOweTheirUndo(t *testing.T) {
+	w := newWorld(t, Config{Plans: []*sagas.Plan{planOf(t, "all(pay:attempts=66,ship)", nil)}})
+	w.start("order-1", "m-1", "order-1")
+	for w.head().State == events.Running {
+		w.fire(nodeRef(1))
+		if w.rows[nodeRef(2)].due < w.now { // keep the other branch open
+			w.reply(events.Reply{Command: events.CommandID{Node: 2, Execution: 1, Attempt: 1, Phase: events.Forward}, Outcome: events.ReplyProgress})
+		}
+	}
+	n, err := events.DecodeNode(w.rows[nodeRef(1)].value)
+	if err != nil || n.Undo == nil || n.Undo.Attempts != 1 {
+		t.Errorf("none of 66 attempts was answered; the row is %s", w.printRow(nodeRef(1), w.rows[nodeRef(1)].value))
+	}
+}
+
 func TestAttemptsBeyondTheBitmapAreNeverDischarged(t *testing.T) {
 	w := newWorld(t, Config{Plans: []*sagas.Plan{planOf(t, "all(pay:attempts=66,ship)", nil)}})
 	w.start("order-1", "m-1", "order-1")
@@ -185,6 +200,14 @@ func TestRowsThatCannotBeReadGiveNoDecision(t *testing.T) {
 func TestMissingRowsAreCorruption(t *testing.T) {
 	w := newWorld(t, Config{Plans: []*sagas.Plan{planOf(t, "all(pay,ship)", nil)}})
 	w.start("order-1", "m-1", "order-1")
+	lost := w.rows[nodeRef(2)]
+	delete(w.rows, nodeRef(2))
+	refused := doneOf(w, 1)
+	refused.Outcome = events.ReplyRejected
+	if d := w.m.Reply(w, w.now, refused); d != nil {
+		t.Errorf("undoing a branch whose row is lost: %s", w.print(d))
+	}
+	w.rows[nodeRef(2)] = lost
 	delete(w.rows, nodeRef(0)) // no branch is open, by its counter
 	if d := w.m.Reply(w, w.now, doneOf(w, 1)); d != nil {
 		t.Errorf("without the fork's row: %s", w.print(d))

@@ -187,9 +187,9 @@ func allRejected(r *row) bool {
 	return !r.HasAnswer && r.Attempts > 0 && r.Attempts <= 64 && r.Rejected == ^uint64(0)>>(64-r.Attempts)
 }
 
-// discharge drops an obligation that nothing stands behind.
+// discharge drops an obligation that nothing stands behind. It is not called once the undo was issued.
 func (w *work) discharge(n *sagas.Node, r *row) {
-	if r.Undo == nil || r.Undo.Attempts > 0 || !allRejected(r) {
+	if r.Undo == nil || !allRejected(r) {
 		return
 	}
 	r.Undo = nil
