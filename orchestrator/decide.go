@@ -148,7 +148,7 @@ func (s *Shard) take(in *input, m *events.Message) error {
 		s.stats.ignored.Add(1)
 		s.log.Info("ignored", "reason", d.Reason, "at", m.Place(), "instance", route.Instance)
 	}
-	return s.decide(d, input)
+	return s.decide(route.Instance, d, input)
 }
 
 // forward sends a record to the inbox of the shard it belongs to. The position does not pass it before the
@@ -209,7 +209,7 @@ func (s *Shard) sendQuarantine(in *input, q *events.Message, input events.Input,
 			}
 			in.finish(input.Offset)
 			input.Low = in.low()
-			return s.decide(&events.Decision{Outcome: events.Quarantined, Reason: reason}, input)
+			return s.decide(events.InstanceID{}, &events.Decision{Outcome: events.Quarantined, Reason: reason}, input)
 		})
 	})
 }

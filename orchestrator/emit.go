@@ -166,5 +166,5 @@ func (s *Shard) emitted(rec *events.Record, n int, m *events.Message, e *emissio
 	}
 	id := events.CommandID{Instance: rec.Decision.Instance, Node: em.Node, Execution: em.Execution, Attempt: em.Attempt, Phase: em.Phase}
 	d := s.cfg.Machine.Refused(s.overlay, s.now(), machine.Refusal{Command: id, Code: "refused", Message: events.Cut(err.Error(), events.MaxMessage)})
-	return s.decide(d, events.Input{Kind: events.InputRefused, MessageID: id.Text(s.cfg.App), Row: events.RowRef{Part: events.PartNode, N: uint64(em.Node)}})
+	return s.decide(id.Instance, d, events.Input{Kind: events.InputRefused, MessageID: id.Text(s.cfg.App), Row: events.RowRef{Part: events.PartNode, N: uint64(em.Node)}})
 }

@@ -53,7 +53,7 @@ func (s *Shard) open(ctx context.Context) error {
 	}
 	s.applied, s.expect = f.state, f.state.Next
 	s.ahead = s.applied.Clone()
-	s.overlay = newOverlay(s.store)
+	s.overlay, s.rebuilt, s.broken = newOverlay(s.store), f.fresh, map[events.InstanceID]bool{}
 	next, err := s.store.NextDue()
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrStoreFailed, err)
@@ -133,6 +133,7 @@ type follower struct {
 	open   []openRecord // accepted decisions whose emissions may be open, in order
 	seen   func(LogRecord)
 	read   int
+	fresh  bool  // the store was empty
 	until  int64 // stop before this offset; 0: at the journal's end
 	logger interface{ Info(string, ...any) }
 
@@ -152,6 +153,7 @@ func (f *follower) load(ctx context.Context) error {
 		return err
 	}
 	if row == nil {
+		f.fresh = true
 		f.state.Next = bounds.Start
 		return nil
 	}

@@ -116,6 +116,9 @@ type Shard struct {
 	stopBackground context.CancelFunc
 	background     sync.WaitGroup
 
+	rebuilt bool                       // the store was made of the whole journal when the shard was opened
+	broken  map[events.InstanceID]bool // instances whose rows cannot be right, though rebuilt
+
 	batch store.Batch
 	mail  mailbox
 }
@@ -383,14 +386,20 @@ func (s *Shard) append(rec *events.Record) {
 	s.journal.Append(value, s.acked)
 }
 
-// decide appends a decision for its input. A nil decision is the machine's word for a store whose rows
-// cannot be read.
-func (s *Shard) decide(d *events.Decision, in events.Input) error {
+// decide appends a decision about instance id for its input. A nil decision is the machine's word for rows
+// that cannot be right: then the store is rebuilt.
+func (s *Shard) decide(id events.InstanceID, d *events.Decision, in events.Input) error {
 	if s.overlay.err != nil {
 		return fmt.Errorf("%w: %w", ErrStoreFailed, s.overlay.err)
 	}
 	if d == nil {
-		return fmt.Errorf("%w: a row of an instance cannot be decoded", ErrStoreFailed)
+		if !s.rebuilt {
+			return fmt.Errorf("%w: the rows of instance %s cannot be right", ErrStoreFailed, id)
+		}
+		// The journal itself says so: no rebuild mends it. Its neighbours go on (G11).
+		s.log.Error("an instance cannot be decided: its rows in the journal contradict each other", "code", "corrupt-instance", "instance", id)
+		s.broken[id] = true
+		d = &events.Decision{Outcome: events.Ignored, Reason: "corrupt-instance", Instance: id}
 	}
 	d.Input = in
 	s.append(&events.Record{Kind: events.KindDecision, Decision: d})

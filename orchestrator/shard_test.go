@@ -599,3 +599,30 @@ func TestNothingIsTrimmedBeforeTheLastCarryIsAcknowledged(t *testing.T) {
 	}
 	st.wantRebuilt(0)
 }
+
+// G11: an instance whose rows contradict each other, in the store and in the journal alike, costs one
+// rebuild, and then its neighbours go on without it.
+func TestACorruptInstanceDoesNotStopItsNeighbours(t *testing.T) {
+	st := newStory(t, 1, oneStep)
+	a := st.open(0, "a")
+	st.order(0, "x")
+	must(t, st.turn(a))
+	ids, _ := st.commands("payments")
+	cmd, err := events.ParseCommandID(app, ids[0])
+	must(t, err)
+	a.append(&events.Record{Kind: events.KindDecision, Decision: &events.Decision{Outcome: events.Applied, Instance: cmd.Instance,
+		Rows: []events.RowChange{{Ref: events.RowRef{Part: events.PartHead}, Due: st.kafka.now + 10, Value: []byte{0xff}}}}})
+	must(t, st.turn(a))
+	st.reply(0, ids[0], "")
+	if err := st.turn(a); !errors.Is(err, ErrStoreFailed) {
+		t.Fatalf("ends with %v, want ErrStoreFailed: the store is in doubt", err)
+	}
+	st.lose(0)
+	b := st.open(0, "b")
+	st.advance(time.Minute)
+	st.order(0, "y")
+	must(t, st.turn(b))
+	if ids, _ := st.commands("payments"); len(ids) != 2 {
+		t.Errorf("%d commands, want the neighbour's as well", len(ids))
+	}
+}

@@ -45,12 +45,15 @@ func (s *Shard) fire() (more bool, err error) {
 		if !ok {
 			return false, fmt.Errorf("%w: a timer of key %x", ErrStoreFailed, t.Key)
 		}
+		if s.broken[id] {
+			continue
+		}
 		if _, set, ok := s.overlay.Row(id, ref); !ok || set != t.Due {
 			continue
 		}
 		d := s.cfg.Machine.Timer(s.overlay, now, machine.Timer{Instance: id, Row: ref, Due: t.Due})
 		in := events.Input{Kind: events.InputTimer, Row: ref, Due: t.Due, MessageID: fmt.Sprintf("timer-%s-%d", id, s.ahead.Seq+1)}
-		if err := s.decide(d, in); err != nil {
+		if err := s.decide(id, d, in); err != nil {
 			return false, err
 		}
 	}
@@ -62,6 +65,9 @@ func (s *Shard) fire() (more bool, err error) {
 		// Nothing fired and nothing is in flight: the store's index is exact.
 		if s.timers.next, err = s.store.NextDue(); err != nil {
 			return false, fmt.Errorf("%w: %w", ErrStoreFailed, err)
+		}
+		if len(s.broken) > 0 {
+			s.timers.next = max(s.timers.next, now+1000)
 		}
 	}
 	return len(due) == timersPerTurn, nil

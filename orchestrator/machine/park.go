@@ -159,13 +159,16 @@ func (w *work) resume(n *sagas.Node, r *row) {
 	case r.Status == events.NodeUndone:
 		w.up(n, endedUndone)
 	case r.Status == events.NodeUndoGap && r.Failed:
-		r.Failed = false
-		w.undoOver(n, r, CodeRetry, "an answer that is not retried", true)
+		code := string(r.Answer)
+		r.Failed, r.Answer = false, nil
+		w.undoOver(n, r, code, "", true)
 	case back || !r.Failed && !r.HasAnswer:
 		w.stepTimer(n, r)
 	case r.HasAnswer:
 		w.done(n, r, r.Attempts, r.Answer)
 	default:
-		w.refusedBy(n, r, CodeRejected, "rejected while the instance was parked")
+		code := string(r.Answer)
+		r.Failed, r.Answer = false, nil
+		w.refusedBy(n, r, code, "said while the instance was parked")
 	}
 }

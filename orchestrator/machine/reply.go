@@ -168,8 +168,9 @@ func (w *work) holdAnswer(n *sagas.Node, r *row, a *answer) {
 			return
 		}
 		switch {
+		case r.HasAnswer: // a done is held, and counts
 		case a.code != events.CodeExpired:
-			r.Failed = true
+			r.Failed, r.Answer = true, []byte(a.code)
 			w.hold(r)
 		case waiting:
 			r.Status = events.NodeBackoff
@@ -184,7 +185,9 @@ func (w *work) holdAnswer(n *sagas.Node, r *row, a *answer) {
 		}
 		w.note(events.EntryUnknown, n, r, a.Phase, a.Attempt, a.code, a.message)
 		r.Status = events.NodeBackoff
-		r.Failed = n != nil && !a.refused && final(&n.Step.Retry, a.code)
+		if n != nil && !a.refused && final(&n.Step.Retry, a.code) {
+			r.Failed, r.Answer = true, []byte(a.code)
+		}
 		w.hold(r)
 	}
 }
@@ -291,7 +294,10 @@ func (w *work) undoUnfinished(n *sagas.Node, r *row, a *answer) {
 	w.note(kind, n, r, a.Phase, a.Attempt, a.code, a.message)
 	last := n != nil && !a.refused && final(&n.Step.Undo.Retry, a.code)
 	if w.holds() {
-		r.Status, r.Failed = events.NodeUndoGap, last
+		r.Status = events.NodeUndoGap
+		if last {
+			r.Failed, r.Answer = true, []byte(a.code)
+		}
 		w.hold(r)
 		return
 	}

@@ -214,7 +214,7 @@ func (w *work) undoStep(n *sagas.Node, r *row) {
 // undone ends a step's compensation.
 func (w *work) undone(n *sagas.Node, r *row, attempt uint32) {
 	r.Status, r.Undo = events.NodeUndone, nil
-	r.Failed, r.Held = false, false
+	r.Answer, r.Failed, r.Held = nil, false, false
 	r.set(0)
 	w.note(events.EntryDone, n, r, events.Compensate, attempt, "", "")
 	w.note(events.EntryDischarged, n, r, events.Compensate, 0, "", "")

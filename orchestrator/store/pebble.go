@@ -413,6 +413,9 @@ func scan(r pebble.Reader, from, to []byte, fn func(Row) bool) (err error) {
 	if to != nil && bytes.Compare(from, to) >= 0 {
 		return nil
 	}
+	if len(from) == 0 {
+		from = nil // Pebble does not take an empty bound for none
+	}
 	it, err := r.NewIter(&pebble.IterOptions{LowerBound: from, UpperBound: to})
 	if err != nil {
 		return err
