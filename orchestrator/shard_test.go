@@ -613,6 +613,7 @@ func TestACorruptInstanceDoesNotStopItsNeighbours(t *testing.T) {
 	a.append(&events.Record{Kind: events.KindDecision, Decision: &events.Decision{Outcome: events.Applied, Instance: cmd.Instance,
 		Rows: []events.RowChange{{Ref: events.RowRef{Part: events.PartHead}, Due: st.kafka.now + 10, Value: []byte{0xff}}}}})
 	must(t, st.turn(a))
+	a = st.open(0, "a")
 	st.reply(0, ids[0], "")
 	if err := st.turn(a); !errors.Is(err, ErrStoreFailed) {
 		t.Fatalf("ends with %v, want ErrStoreFailed: the store is in doubt", err)
