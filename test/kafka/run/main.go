@@ -27,9 +27,19 @@ func main() {
 		o.Config[k] = v
 		return nil
 	})
+	fetch := flag.Bool("fetch", false, "fetch what Kafka needs, print where it is, and start nothing")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	if *fetch {
+		dir, err := kafka.Jars(ctx)
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		fmt.Println(dir)
+		return
+	}
 	c, err := kafka.Start(ctx, o)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
