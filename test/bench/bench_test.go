@@ -1,0 +1,99 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/skald-io/skald/connectors/kafka"
+)
+
+// TestMain lets the test binary play the engine and the participants.
+func TestMain(m *testing.M) {
+	if slices.Contains(os.Args, "-mode") {
+		main()
+		return
+	}
+	os.Exit(m.Run())
+}
+
+func bench(t *testing.T, o options) map[string]any {
+	t.Helper()
+	broker, err := kafka.StartDev(kafka.DevOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer broker.Close()
+	o.brokers, o.shards, o.workers, o.json = broker.Addr(), 2, 16, true
+	if err := o.check(); err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	if err := parent(t.Context(), &o, &out); err != nil {
+		t.Fatal(err)
+	}
+	var got map[string]any
+	d := json.NewDecoder(&out)
+	if err := d.Decode(&got); err != nil || d.More() {
+		t.Fatalf("stdout is not one JSON object: %v", err)
+	}
+	return got
+}
+
+func TestAClosedLoopReportsWhatItPromises(t *testing.T) {
+	dir := t.TempDir()
+	got := bench(t, options{steps: 2, concurrency: 4, duration: time.Second, profile: dir})
+	for _, name := range []string{"sagas_per_s", "p50_ms", "p95_ms", "p99_ms", "step_p50_ms", "engine_cpu_us_per_saga", "engine_rss_peak_mib",
+		"allocs_per_decision", "journal_bytes_per_decision", "command_bytes", "reply_bytes", "gomaxprocs"} {
+		if v, ok := got[name].(float64); !ok || v <= 0 {
+			t.Errorf("%s is %v, want more than 0", name, got[name])
+		}
+	}
+	if got["not_completed"] != 0.0 {
+		t.Errorf("%v sagas were not completed", got["not_completed"])
+	}
+	// A start and a reply for each step, and now and then a record of progress.
+	if d := got["decisions_per_saga"].(float64); d < 2 || d > 5 {
+		t.Errorf("%v decisions a saga of two steps, want about 3", d)
+	}
+	for _, name := range []string{"engine.cpu.pprof", "engine.allocs.base.pprof", "engine.allocs.pprof"} {
+		if f, err := os.Stat(dir + "/" + name); err != nil || f.Size() == 0 {
+			t.Errorf("no profile %s: %v", name, err)
+		}
+	}
+}
+
+func TestManyStartsWaitAndThenFinish(t *testing.T) {
+	got := bench(t, options{steps: 1, concurrency: 1, duration: time.Second, starts: 50, plain: true})
+	if got["starts"] != 50.0 || got["not_completed"] != 0.0 {
+		t.Errorf("%v starts, %v not completed; want 50 and 0", got["starts"], got["not_completed"])
+	}
+	if v, _ := got["rss_peak_waiting_mib"].(float64); v <= 0 {
+		t.Errorf("the memory with all waiting is %v", got["rss_peak_waiting_mib"])
+	}
+}
+
+func TestWrongParametersAreRefused(t *testing.T) {
+	good := options{steps: 1, concurrency: 1, duration: time.Second, shards: 1}
+	if err := good.check(); err != nil {
+		t.Fatal(err)
+	}
+	for name, change := range map[string]func(*options){
+		"no steps":       func(o *options) { o.steps = 0 },
+		"no clients":     func(o *options) { o.concurrency = 0 },
+		"no time":        func(o *options) { o.duration = 0 },
+		"no shards":      func(o *options) { o.shards = 0 },
+		"a long linger":  func(o *options) { o.linger = time.Minute },
+		"negative warm":  func(o *options) { o.warmup = -1 },
+		"too many start": func(o *options) { o.starts = 1 << 30 },
+	} {
+		o := good
+		change(&o)
+		if o.check() == nil {
+			t.Errorf("%s: accepted", name)
+		}
+	}
+}

@@ -1,0 +1,196 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"runtime"
+	"runtime/pprof"
+	"strings"
+	"time"
+
+	"github.com/skald-io/skald/connectors/kafka"
+	"github.com/skald-io/skald/events"
+	"github.com/skald-io/skald/orchestrator"
+)
+
+// engineSample is what the engine process says of itself at one moment; the parent takes differences.
+type engineSample struct {
+	sample
+	Shards    int    `json:"shards"`
+	Decisions uint64 `json:"decisions"`
+	Mallocs   uint64 `json:"mallocs"`
+	AllocB    uint64 `json:"alloc_bytes"`
+	GCs       uint32 `json:"gcs"`
+	Journal   tally  `json:"journal"`
+	Commands  tally  `json:"commands"`
+	Replies   tally  `json:"replies"`
+}
+
+// engineRole runs the engine until it is told to end. "begin" and "end" are the borders of the window.
+func engineRole(ctx context.Context, o *options) error {
+	w := newWorld(o)
+	client, err := kafka.Dial(kafka.Config{Brokers: strings.Split(o.brokers, ","), Linger: o.linger, Logger: logger()})
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	m := newMeter(client, o.app, w.commands)
+	engine, err := orchestrator.New(orchestrator.Config{App: o.app, Kafka: m, Definitions: []orchestrator.Definition{w.saga},
+		Dir: filepath.Join(o.dir, "stores"), From: orchestrator.FromEarliest, Lifecycle: true, Logger: logger()})
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	ended := make(chan error, 1)
+	go func() { ended <- engine.Run(ctx) }()
+	take := func() engineSample {
+		var mem runtime.MemStats
+		runtime.ReadMemStats(&mem)
+		s := engine.Stats()
+		return engineSample{sample: processSample(), Shards: s.Shards, Decisions: s.Decisions, Mallocs: mem.Mallocs, AllocB: mem.TotalAlloc, GCs: mem.NumGC,
+			Journal: m.journal.read(), Commands: m.commands.read(), Replies: m.replies.read()}
+	}
+	prof := profiler{dir: o.profile}
+	return serve(ctx, ended, func(word string) (any, error) {
+		switch word {
+		case "begin":
+			if err := prof.begin(); err != nil {
+				return nil, err
+			}
+			return take(), nil
+		case "end":
+			s := take()
+			return s, prof.end()
+		case "sample":
+			return take(), nil
+		case "shards": // without stopping the world
+			s := engine.Stats()
+			return engineSample{sample: processSample(), Shards: s.Shards, Decisions: s.Decisions}, nil
+		}
+		return nil, errors.New("unknown word " + word)
+	})
+}
+
+// profiler writes the profiles of the window.
+type profiler struct {
+	dir string
+	cpu *os.File
+}
+
+func (p *profiler) begin() (err error) {
+	if p.dir == "" {
+		return nil
+	}
+	if err := p.allocs("engine.allocs.base.pprof"); err != nil {
+		return err
+	}
+	if p.cpu, err = os.Create(filepath.Join(p.dir, "engine.cpu.pprof")); err != nil {
+		return err
+	}
+	return pprof.StartCPUProfile(p.cpu)
+}
+
+func (p *profiler) end() error {
+	if p.dir == "" {
+		return nil
+	}
+	pprof.StopCPUProfile()
+	return errors.Join(p.cpu.Close(), p.allocs("engine.allocs.pprof"))
+}
+
+// allocs writes all allocations since the start: `go tool pprof -base` takes the difference.
+func (p *profiler) allocs(name string) error {
+	f, err := os.Create(filepath.Join(p.dir, name))
+	if err != nil {
+		return err
+	}
+	return errors.Join(pprof.Lookup("allocs").WriteTo(f, 0), f.Close())
+}
+
+// meter is the Kafka port with counters of what goes through it. They cost a few atomic additions a record.
+type meter struct {
+	orchestrator.Kafka
+	replyTopic string
+	isCommand  map[string]bool
+
+	journal, commands, replies counter
+}
+
+func newMeter(k orchestrator.Kafka, app string, commands []string) *meter {
+	m := &meter{Kafka: k, replyTopic: events.Topics{App: app}.Replies(), isCommand: map[string]bool{}}
+	for _, t := range commands {
+		m.isCommand[t] = true
+	}
+	return m
+}
+
+func (m *meter) Log(topic string, partition int32) orchestrator.Log {
+	return &meteredLog{m.Kafka.Log(topic, partition), &m.journal}
+}
+
+func (m *meter) Produce(msg *events.Message, done func(error)) {
+	if m.isCommand[msg.Topic] {
+		m.commands.add(sizeOf(msg))
+	}
+	m.Kafka.Produce(msg, done)
+}
+
+func (m *meter) Consume(p orchestrator.TopicPartition, from int64, sink orchestrator.Sink) {
+	if p.Topic == m.replyTopic {
+		sink = &meteredSink{sink, &m.replies}
+	}
+	m.Kafka.Consume(p, from, sink)
+}
+
+type meteredLog struct {
+	orchestrator.Log
+	c *counter
+}
+
+func (l *meteredLog) Append(value []byte, done func(int64, error)) {
+	l.c.add(len(value))
+	l.Log.Append(value, done)
+}
+
+type meteredSink struct {
+	orchestrator.Sink
+	c *counter
+}
+
+func (s *meteredSink) Records(p orchestrator.TopicPartition, batch []events.Message) {
+	for i := range batch {
+		s.c.add(sizeOf(&batch[i]))
+	}
+	s.Sink.Records(p, batch)
+}
+
+func sizeOf(m *events.Message) int {
+	n := len(m.Key) + len(m.Value)
+	for i := range m.Headers {
+		n += len(m.Headers[i].Key) + len(m.Headers[i].Value)
+	}
+	return n
+}
+
+// awaitShards waits until the engine decides for every shard.
+func awaitShards(ctx context.Context, c *child, shards int) error {
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		var s engineSample
+		if err := c.ask("shards", &s); err != nil {
+			return err
+		}
+		if s.Shards >= shards {
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return errors.New("the engine did not take its shards in time")
+		}
+	}
+}

@@ -1,0 +1,200 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/skald-io/skald/events"
+	"github.com/skald-io/skald/test/kafka"
+)
+
+const usage = `usage: go run ./test/bench [flags]
+
+Measures a saga of -steps typed steps (JSON payloads; each step with undo, 30 s time-out and retry), history
+on, with Pebble stores in a temporary folder, on real Kafka: the one at -brokers, or one that is started for
+the purpose (needs Java and Maven). Engine, participants and load run in processes of their own.
+
+The loop is closed: each of -concurrency clients places its next order when its saga is final, as announced
+on <app>.lifecycle. What is measured is what ends within -duration, after -warmup.
+
+  go run ./test/bench -steps 5 -concurrency 64 -duration 20s -json
+  go run ./test/bench -brokers localhost:9092 -profile /tmp/profiles
+  go run ./test/bench -starts 1000000                  many sagas waiting at once: the engine's memory
+
+With -json, stdout is one JSON object:
+
+  sagas_per_s               sagas that became final in the window, by its length
+  p50_ms p95_ms p99_ms      from placing an order to reading that its saga is final
+  step_p50_ms               p50_ms by the number of steps
+  not_completed             sagas that ended otherwise than completed; anything but 0 spoils the run
+  engine_cpu_us_per_saga    user and system time of the engine process over the window, by sagas
+  engine_rss_mib            resident memory of the engine at the window's end
+  engine_rss_peak_mib       and at most, since it started
+  allocs_per_decision       heap objects the engine process allocated in the window, by journal records accepted
+  alloc_bytes_per_decision  the same in bytes
+  journal_bytes_per_decision  mean value of a journal record
+  command_bytes             mean command: key, value, and names and values of headers
+  reply_bytes               mean reply, likewise
+  participants_cpu_us_per_saga  of the participants' process; the load's own is not counted
+  decisions_per_saga, and the parameters, gomaxprocs, cpus, load_average at begin and end, kafka
+
+With -starts: starts, start_seconds (until each start is decided), starts_per_s, rss_peak_waiting_mib (the
+engine's largest, with all of them waiting), finish_seconds, sagas_per_s while finishing, rss_peak_mib.
+
+Flags:
+`
+
+type options struct {
+	mode        string
+	app         string
+	brokers     string
+	dir         string
+	steps       int
+	concurrency int
+	duration    time.Duration
+	warmup      time.Duration
+	shards      int
+	linger      time.Duration
+	timeout     time.Duration
+	fsync       bool
+	json        bool
+	profile     string
+	starts      int
+	plain       bool
+	workers     int
+}
+
+func (o *options) flags(f *flag.FlagSet) {
+	f.StringVar(&o.mode, "mode", "", "internal: the role of a child `ROLE`")
+	f.StringVar(&o.app, "app", "", "internal: the application of this run `NAME`")
+	f.StringVar(&o.dir, "dir", "", "where the stores are; default: a temporary folder, removed at the end `DIR`")
+	f.StringVar(&o.brokers, "brokers", "", "Kafka, host:port, with commas between several; default: start one `ADDR`")
+	f.IntVar(&o.steps, "steps", 5, "steps of the saga, 1 to 100 `N`")
+	f.IntVar(&o.concurrency, "concurrency", 64, "sagas in flight `C`")
+	f.DurationVar(&o.duration, "duration", 20*time.Second, "of the measured window `DURATION`")
+	f.DurationVar(&o.warmup, "warmup", 5*time.Second, "before it, from the first saga's end `DURATION`")
+	f.IntVar(&o.shards, "shards", 4, "shards of the application, and partitions of every topic `N`")
+	f.DurationVar(&o.linger, "linger", 0, "producer linger of engine, participants and load `DURATION`")
+	f.BoolVar(&o.fsync, "fsync-journal", false, "create the journal with flush.messages=1: every decision on disk before it counts")
+	f.BoolVar(&o.json, "json", false, "one JSON object on stdout and nothing else")
+	f.StringVar(&o.profile, "profile", "", "write engine.cpu.pprof and engine.allocs.pprof of the window there; costs a little speed `DIR`")
+	f.IntVar(&o.starts, "starts", 0, "instead: so many sagas started and waiting while no participant runs, then all finished `N`")
+	f.BoolVar(&o.plain, "plain-participants", false, "answer with a bare loop instead of the participant kit, to see what the kit costs")
+	f.IntVar(&o.workers, "workers", 64, "workers of the participant kit `N`")
+	f.Usage = func() {
+		fmt.Fprint(f.Output(), usage)
+		f.PrintDefaults()
+	}
+}
+
+func (o *options) check() error {
+	switch {
+	case o.steps < 1 || o.steps > 100:
+		return fmt.Errorf("-steps %d: 1 to 100", o.steps)
+	case o.concurrency < 1 || o.concurrency > 1_000_000:
+		return fmt.Errorf("-concurrency %d: 1 to 1000000", o.concurrency)
+	case o.duration < time.Second:
+		return fmt.Errorf("-duration %s: at least 1s", o.duration)
+	case o.warmup < 0:
+		return fmt.Errorf("-warmup %s: not negative", o.warmup)
+	case o.shards < 1 || o.shards > events.MaxShards:
+		return fmt.Errorf("-shards %d: 1 to %d", o.shards, events.MaxShards)
+	case o.linger < 0 || o.linger > time.Second:
+		return fmt.Errorf("-linger %s: 0 to 1s", o.linger)
+	case o.starts < 0 || o.starts > 10_000_000:
+		return fmt.Errorf("-starts %d: 0 to 10000000", o.starts)
+	}
+	return nil
+}
+
+// args are the flags that a child is given.
+func (o *options) args(mode string) []string {
+	a := []string{"-mode", mode, "-app", o.app, "-brokers", o.brokers, "-dir", o.dir, "-profile", o.profile,
+		"-steps", fmt.Sprint(o.steps), "-shards", fmt.Sprint(o.shards), "-linger", o.linger.String(), "-workers", fmt.Sprint(o.workers)}
+	if o.plain {
+		a = append(a, "-plain-participants")
+	}
+	if o.starts > 0 {
+		a = append(a, "-starts", fmt.Sprint(o.starts))
+	}
+	return a
+}
+
+func main() {
+	var o options
+	f := flag.NewFlagSet("bench", flag.ContinueOnError)
+	o.flags(f)
+	if err := f.Parse(os.Args[1:]); errors.Is(err, flag.ErrHelp) {
+		return
+	} else if err != nil {
+		os.Exit(2)
+	}
+	err := o.check()
+	if err == nil && f.NArg() > 0 {
+		err = fmt.Errorf("unexpected argument %q", f.Arg(0))
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(2)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	switch o.mode {
+	case "engine":
+		err = engineRole(ctx, &o)
+	case "participants":
+		err = participantsRole(ctx, &o)
+	default:
+		err = parent(ctx, &o, os.Stdout)
+	}
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, strings.TrimSpace("bench "+o.mode)+":", err)
+		os.Exit(1)
+	}
+}
+
+// parent starts what the run needs, runs it, and prints what came out.
+func parent(ctx context.Context, o *options, out io.Writer) (err error) {
+	where := "as given"
+	if o.brokers == "" {
+		cluster, err := kafka.Start(ctx, kafka.Options{HeapMiB: 1024})
+		if err != nil {
+			return err
+		}
+		defer cluster.Stop()
+		o.brokers, where = cluster.Addr(), "started for this run: 1 broker"
+	}
+	if o.profile != "" {
+		if err := os.MkdirAll(o.profile, 0o755); err != nil {
+			return err
+		}
+	}
+	if o.dir == "" {
+		if o.dir, err = os.MkdirTemp("", "skald-bench-"); err != nil {
+			return err
+		}
+		defer os.RemoveAll(o.dir)
+	}
+	o.app = fmt.Sprintf("bench-%x", time.Now().UnixMilli())
+	r := report{}
+	if err := r.environment(o, where); err != nil {
+		return err
+	}
+	if err := run(ctx, o, r); err != nil {
+		return err
+	}
+	r.set("load_average_end", loadAverage())
+	if o.json {
+		return json.NewEncoder(out).Encode(r)
+	}
+	return r.print(out)
+}

@@ -1,0 +1,92 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/skald-io/skald/connectors/participant"
+	"github.com/skald-io/skald/events"
+)
+
+func logger() *slog.Logger {
+	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
+}
+
+// participantsRole runs all services in one process until it is told to end.
+func participantsRole(ctx context.Context, o *options) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	ended := make(chan error, 1)
+	go func() {
+		if o.plain {
+			ended <- plainParticipants(ctx, o)
+		} else {
+			ended <- participants(ctx, o)
+		}
+	}()
+	return serve(ctx, ended, func(string) (any, error) { return processSample(), nil })
+}
+
+// participants are the services with the participant kit. Their handlers cost nothing, and their ledger is
+// in memory: a service's own work is none of this measurement.
+func participants(ctx context.Context, o *options) error {
+	w := newWorld(o)
+	p := participant.New(participant.Config{App: o.app, Brokers: strings.Split(o.brokers, ","), Name: "services", Logger: logger(),
+		Workers: o.workers, Retention: time.Minute, Options: []kgo.Opt{kgo.ProducerLinger(o.linger)}})
+	for i := range w.forward {
+		participant.Handle(p, w.forward[i], func(_ context.Context, _ participant.Call, c command) (reply, error) {
+			return reply{Reference: fmt.Sprintf("ref-%d-%s", i+1, c.Order), Location: "warehouse-north", ReadyAt: "2026-11-30T08:00:00Z"}, nil
+		})
+		participant.Handle(p, w.backward[i], func(context.Context, participant.Call, undo) (nothing, error) { return nothing{}, nil })
+	}
+	return p.Run(ctx)
+}
+
+// plainParticipants answer with the same replies, and keep none of a participant's rules: they forget.
+func plainParticipants(ctx context.Context, o *options) error {
+	w := newWorld(o)
+	parts := map[string]map[int32]kgo.Offset{}
+	for _, t := range w.commands {
+		parts[t] = map[int32]kgo.Offset{}
+		for p := range int32(o.shards) {
+			parts[t][p] = kgo.NewOffset().AtStart()
+		}
+	}
+	cl, err := kgo.NewClient(kgo.SeedBrokers(strings.Split(o.brokers, ",")...), kgo.ConsumePartitions(parts), kgo.ProducerLinger(o.linger),
+		kgo.FetchMaxWait(100*time.Millisecond), kgo.MaxBufferedRecords(1<<20))
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	var once sync.Once
+	for ctx.Err() == nil {
+		cl.PollFetches(ctx).EachRecord(func(r *kgo.Record) {
+			out := &kgo.Record{Topic: o.app + ".replies", Key: r.Key, Value: fmt.Appendf(nil,
+				`{"reference":"ref-1-%s","location":"warehouse-north","ready_at":"2026-11-30T08:00:00Z"}`, r.Key)}
+			for _, h := range r.Headers {
+				switch h.Key {
+				case events.HeaderID:
+					out.Headers = append(out.Headers, kgo.RecordHeader{Key: events.HeaderCausationID, Value: h.Value},
+						kgo.RecordHeader{Key: h.Key, Value: append([]byte("r-"), h.Value...)})
+				case events.HeaderType, events.HeaderCorrelationID, events.HeaderSpecVersion, events.HeaderContentType, events.HeaderTime, events.HeaderIdempotencyKey:
+					out.Headers = append(out.Headers, h)
+				}
+			}
+			out.Headers = append(out.Headers, kgo.RecordHeader{Key: events.HeaderOutcome, Value: []byte("done")},
+				kgo.RecordHeader{Key: events.HeaderSource, Value: []byte("/" + o.app + "/services")})
+			cl.Produce(ctx, out, func(_ *kgo.Record, err error) {
+				if err != nil && ctx.Err() == nil {
+					once.Do(func() { fmt.Fprintln(os.Stderr, "bench participants: a reply was not sent:", err) })
+				}
+			})
+		})
+	}
+	return nil
+}
