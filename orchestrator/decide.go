@@ -115,6 +115,7 @@ func (s *Shard) take(in *input, m *events.Message) error {
 		}
 		if s.ahead.Origin(journal.TP{Topic: origin.Topic, Partition: origin.Partition}).Has(origin.Offset) && !mutant.On("shard-forward-taken-twice") {
 			s.stats.duplicates.Add(1)
+			s.log.Debug("a forward that was taken already", "at", m.Place(), "origin", original.Place())
 			return nil // delivered twice by a sender that was replaced (L7)
 		}
 	}
@@ -124,6 +125,7 @@ func (s *Shard) take(in *input, m *events.Message) error {
 	}
 	if route.Kind == events.InputNone {
 		s.stats.skipped.Add(1)
+		s.log.Debug("skipped", "reason", route.Reason, "at", m.Place())
 		return nil
 	}
 	if to := route.Instance.Shard(s.cfg.Shards); to != s.cfg.ID {
