@@ -328,7 +328,7 @@ type NodeState struct {
 	Rejected  uint64 // bit i: attempt i+1 was rejected; later attempts are never counted as discharged (L19)
 	Payload   []byte // of the forward command, kept while it may be sent again
 	Undo      *Obligation
-	Answer    []byte // of a done taken while its instance could not go on (parked)
+	Answer    []byte // taken while parked: the payload of a done, or, with Failed, the code of what ended the step
 	HasAnswer bool   // a done was taken
 	Expiry    int64  // of the last forward attempt, ms since 1970
 

@@ -125,7 +125,7 @@ func (m *Machine) decide(v View, now int64, id events.InstanceID, in input) *eve
 func (m *Machine) parked(v View, now int64, id events.InstanceID, in input, t *trouble) *events.Decision {
 	w := m.open(v, now, id)
 	w.holding = true
-	w.absorb(in)
+	w.take(in)
 	if w.reason != "" && !w.corrupt {
 		return w.ignored(w.reason)
 	}
@@ -184,7 +184,7 @@ type work struct {
 	bytes int // estimate of what was added
 
 	// holding: the decision only parks and holds its input. Its size is not checked: the rows that it changes
-	// were taken with room for that (see room).
+	// were taken with room for that (see buildUndo).
 	holding bool
 	reason  string   // the input is ignored
 	trouble *trouble // the decision cannot be made

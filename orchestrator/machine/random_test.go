@@ -16,7 +16,7 @@ import (
 // refuse and dawdle, on timers that fire at any time, and holds every decision and every end against the
 // guarantees. A failure names its seed: run it again with -run '/seed=N$'.
 func TestRandomPlansWithHostileParticipants(t *testing.T) {
-	runs := 3000
+	runs := 2000
 	if testing.Short() {
 		runs = 300
 	}
@@ -56,7 +56,6 @@ type chaos struct {
 	ledger   map[string]*effect
 	calm     bool
 	trace    strings.Builder
-	pivotGo  bool
 }
 
 // effect is what a participant knows of one idempotency key.

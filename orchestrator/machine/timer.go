@@ -5,7 +5,7 @@ import (
 	"github.com/skald-io/skald/sagas"
 )
 
-// take takes an input of an instance whose definition is known here.
+// take takes an input: it acts on it, or, when the instance is parked or is going to be, holds it.
 func (w *work) take(in input) {
 	if w.stopped() {
 		return
@@ -17,9 +17,6 @@ func (w *work) take(in input) {
 	}
 	w.run()
 }
-
-// absorb takes an input of an instance that cannot go on.
-func (w *work) absorb(in input) { w.take(in) }
 
 func (w *work) takeTimer(t *Timer) {
 	switch {

@@ -148,6 +148,8 @@ func (r *planReader) leaf(n *sagas.Node, word string) {
 			s.Timeout = length
 		case "noreply":
 			s.OnReply = nil
+		case "same":
+			s.OnReply = func(any, []byte) error { return nil }
 		case "size", "undosize":
 			size[k] = number
 		case "wait":
@@ -177,7 +179,7 @@ type world struct {
 	loads   int // rows read by the last decision
 	again   map[events.RowRef]int
 	quiet   bool // no second decision to compare with
-	lastLen int
+	lastLen int  // bytes of the last decision
 }
 
 type cell struct {
