@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"reflect"
 	"runtime"
 	"slices"
 	"strings"
@@ -118,6 +119,16 @@ func TestAFieldThatStandsTwiceCountsAsItsLast(t *testing.T) {
 	var got Decision
 	if err := got.decode(d); err != nil || got.Input.Due != 0 || got.Input.Topic != "orders" {
 		t.Errorf("inputs are mixed: %+v (%v)", got.Input, err)
+	}
+}
+
+func TestAnInputOfNoKindKeepsWhatItHas(t *testing.T) {
+	for _, in := range []Input{{Topic: "orders"}, {Offset: 1}, {Origin: &Origin{}}, {Row: RowRef{PartNode, 0}}, {Unknown: []byte{0xa0, 6, 1}}} {
+		r := &Record{Kind: KindDecision, Decision: &Decision{Outcome: Progressed, Input: in}}
+		got, err := DecodeRecord(r.Encode(nil))
+		if err != nil || !reflect.DeepEqual(got.Decision.Input, in) {
+			t.Errorf("%+v came back as %+v (%v)", in, got, err)
+		}
 	}
 }
 
