@@ -6,6 +6,8 @@ import (
 	"math/rand/v2"
 	"testing"
 
+	"github.com/cockroachdb/pebble/v2"
+
 	"github.com/skald-io/skald/orchestrator/store"
 	"github.com/skald-io/skald/orchestrator/store/storetest"
 )
@@ -70,7 +72,9 @@ func BenchmarkTurn(b *testing.B) {
 }
 
 func BenchmarkGet(b *testing.B) {
-	s := open(b, b.TempDir(), store.Options{MemTableBytes: 16 << 20})
+	cache := pebble.NewCache(64 << 20)
+	defer cache.Unref()
+	s := open(b, b.TempDir(), store.Options{Cache: cache, MemTableBytes: 16 << 20})
 	value := bytes.Repeat([]byte(`{"lines":[1]}`), 16)
 	const rows = 100_000
 	for i := 0; i < rows; i += 100 {

@@ -101,7 +101,7 @@ func TestAMachineThatCrashesKeepsAPrefix(t *testing.T) {
 			h := newHistory(uint64(percent))
 			var mu sync.Mutex
 			var crashes []*vfs.MemFS
-			ops, every := 0, 7
+			ops, every := 0, 17
 			// The crash comes before any operation on any file, also in the middle of a flush.
 			s := open(t, "shard", store.Options{MemTableBytes: 1, FS: errorfs.Wrap(disk, errorfs.InjectorFunc(func(op errorfs.Op) error {
 				if op.Kind.ReadOrWrite() != errorfs.OpIsWrite {
@@ -109,7 +109,7 @@ func TestAMachineThatCrashesKeepsAPrefix(t *testing.T) {
 				}
 				mu.Lock()
 				defer mu.Unlock()
-				if ops++; ops%every == 0 && len(crashes) < 60 {
+				if ops++; ops%every == 0 && len(crashes) < 25 {
 					crashes = append(crashes, disk.CrashClone(vfs.CrashCloneCfg{
 						UnsyncedDataPercent: percent, RNG: rand.New(rand.NewPCG(uint64(ops), 0))}))
 				}
@@ -130,7 +130,7 @@ func TestAMachineThatCrashesKeepsAPrefix(t *testing.T) {
 				}
 				last = h.reopen(t, c, fmt.Sprintf("crash %d", i))
 			}
-			if len(crashes) < 20 || last == 0 {
+			if len(crashes) < 8 || last == 0 {
 				t.Fatalf("%d crashes, the last one after %d batches: too few to prove anything", len(crashes), last)
 			}
 			if n := h.reopen(t, disk, "closed"); n != 120 {
@@ -168,7 +168,7 @@ func TestAStoreCutOffAnywhereIsAPrefix(t *testing.T) {
 	whole := read(t, disk, logs[0])
 	seen := map[int]bool{}
 	for end := range len(whole) + 1 {
-		if end%3 != 0 && end < len(whole) && end > 200 {
+		if end%16 != 0 && end < len(whole) && end > 100 {
 			continue
 		}
 		cut := clone(t, disk)
@@ -185,7 +185,7 @@ func TestAStoreCutOffAnywhereIsAPrefix(t *testing.T) {
 // At the n-th write operation the disk is full, and stays so.
 func TestADiskThatFillsUpStopsTheStore(t *testing.T) {
 	stopped := 0
-	for at := int64(1); ; at += 7 {
+	for at := int64(1); ; at += 11 {
 		disk := vfs.NewMem()
 		h := newHistory(uint64(at))
 		var ops atomic.Int64
@@ -257,7 +257,7 @@ func TestADiskThatCannotBeReadGivesErrorsNotRows(t *testing.T) {
 	h := newHistory(9)
 	fill(t, disk, h, 60)
 	failed, whole := 0, 0
-	for at := int64(1); at < 400; at += 3 {
+	for at := int64(1); at < 400; at += 7 {
 		var ops atomic.Int64
 		bad := errorfs.Wrap(clone(t, disk), errorfs.InjectorFunc(func(op errorfs.Op) error {
 			switch op.Kind {
@@ -352,9 +352,9 @@ func damage(t *testing.T, disk *vfs.MemFS, h *history, noticed map[string]int) {
 			kind = ext
 		}
 		bits := len(whole) * 8
-		n := 40
+		n := 20
 		if kind == "log" {
-			n = 8 // Pebble looks for the bit, which takes it a while
+			n = 4 // Pebble looks for the bit, which takes it a while
 		}
 		for i := range min(bits, n) {
 			bit := r.IntN(bits)

@@ -216,7 +216,7 @@ func (p *Pebble) pebbleOptions(opts Options) *pebble.Options {
 			},
 		},
 	}
-	// Most questions of whether an input was answered before are about one that was not.
+	// A start asks for an instance that is not there yet. (The lowest level's filters are not read.)
 	for i := range o.Levels {
 		o.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
 	}
