@@ -17,7 +17,8 @@ import (
 var errEnded = errors.New("the transaction has ended")
 
 // Pebble is a Ledger in a directory of its own: every commit is on disk before an answer leaves. It is one
-// process's; a second one that opens the directory gets an error.
+// process's; a second one that opens the directory gets an error. A disk that fails for good ends the process:
+// what cannot be remembered must not be answered.
 //
 // Keys: 'k' idempotency key → Memory; 'u' until idempotency key → nothing, in the order of forgetting;
 // 'e' order → Effect; 'n' → the last order number, which pruned effects leave behind. Values are JSON.

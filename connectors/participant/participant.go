@@ -79,7 +79,7 @@ func New(cfg Config) *Participant {
 	p := &Participant{cfg: cfg, handlers: map[string]map[string]handler{}}
 	for _, need := range []struct{ name, value string }{{"App", cfg.App}, {"Name", cfg.Name}, {"Brokers", strings.Join(cfg.Brokers, "")}} {
 		if need.value == "" {
-			p.wrong = append(p.wrong, fmt.Errorf("Config.%s is empty", need.name))
+			p.wrong = append(p.wrong, fmt.Errorf("the field Config.%s is empty", need.name))
 		}
 	}
 	for _, d := range []struct {
@@ -87,11 +87,11 @@ func New(cfg Config) *Participant {
 		v    time.Duration
 	}{{"Retention", cfg.Retention}, {"Skew", cfg.Skew}, {"Grace", cfg.Grace}} {
 		if d.v < 0 {
-			p.wrong = append(p.wrong, fmt.Errorf("Config.%s is %v: it must not be negative", d.name, d.v))
+			p.wrong = append(p.wrong, fmt.Errorf("the field Config.%s is %v: it must not be negative", d.name, d.v))
 		}
 	}
 	if cfg.Workers < 0 || cfg.MaxReply < 0 {
-		p.wrong = append(p.wrong, fmt.Errorf("Config.Workers is %d, Config.MaxReply %d: they must not be negative", cfg.Workers, cfg.MaxReply))
+		p.wrong = append(p.wrong, fmt.Errorf("the field Config.Workers is %d, Config.MaxReply %d: they must not be negative", cfg.Workers, cfg.MaxReply))
 	}
 	c := &p.cfg
 	if c.Group == "" {
@@ -232,7 +232,7 @@ func (p *Participant) connect(ctx context.Context) error {
 		kgo.OnPartitionsLost(func(_ context.Context, _ *kgo.Client, parts map[string][]int32) { p.queue.drop(parts) }),
 		// A partition that joins while a fetch waits is read only after it: with the client's 5 s, a new
 		// owner would often stand still for as long.
-		kgo.FetchMaxWait(500*time.Millisecond),
+		kgo.FetchMaxWait(500 * time.Millisecond),
 		kgo.ProducerLinger(0),
 		kgo.ProducerBatchMaxBytes(int32(max(p.cfg.MaxReply+2*events.MaxHeaderBytes, 1000012))),
 	}, p.cfg.Options...)
@@ -245,7 +245,7 @@ func (p *Participant) connect(ctx context.Context) error {
 	found, err := kadm.NewClient(client).ListTopics(check, topics...)
 	if err != nil {
 		client.CloseAllowingRebalance()
-		return fmt.Errorf("Kafka cannot be reached at %s: %w; check that brokers listen there", strings.Join(p.cfg.Brokers, ","), err)
+		return fmt.Errorf("no answer from Kafka at %s: %w; check that brokers listen there", strings.Join(p.cfg.Brokers, ","), err)
 	}
 	for _, t := range topics {
 		if d, ok := found[t]; !ok || d.Err != nil {

@@ -958,7 +958,7 @@ func TestRunSaysWhatIsWrongAndWhatToDo(t *testing.T) {
 		{"topic", Config{App: "a", Name: "b", Brokers: s.brokers}, func(p *Participant) {
 			Handle(p, sagas.NewCommand[authorize, authorized]("missing.commands", "x"), fn)
 		}, []string{"topic missing.commands", "create it"}},
-		{"broker", Config{App: "a", Name: "b", Brokers: []string{"127.0.0.1:1"}, Options: []kgo.Opt{kgo.RetryTimeout(time.Millisecond)}}, func(p *Participant) { Handle(p, authorizeCommand, fn) }, []string{"127.0.0.1:1", "cannot be reached"}},
+		{"broker", Config{App: "a", Name: "b", Brokers: []string{"127.0.0.1:1"}, Options: []kgo.Opt{kgo.RetryTimeout(time.Millisecond)}}, func(p *Participant) { Handle(p, authorizeCommand, fn) }, []string{"127.0.0.1:1", "no answer from Kafka"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			p := New(c.cfg)
