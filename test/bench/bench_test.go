@@ -27,7 +27,7 @@ func bench(t *testing.T, o options) map[string]any {
 		t.Fatal(err)
 	}
 	defer broker.Close()
-	o.brokers, o.shards, o.workers, o.json = broker.Addr(), 2, 16, true
+	o.brokers, o.shards, o.workers, o.topics, o.json = broker.Addr(), 2, 16, 1, true
 	if err := o.check(); err != nil {
 		t.Fatal(err)
 	}
@@ -77,7 +77,7 @@ func TestManyStartsWaitAndThenFinish(t *testing.T) {
 }
 
 func TestWrongParametersAreRefused(t *testing.T) {
-	good := options{steps: 1, concurrency: 1, duration: time.Second, shards: 1}
+	good := options{steps: 1, topics: 1, concurrency: 1, duration: time.Second, shards: 1}
 	if err := good.check(); err != nil {
 		t.Fatal(err)
 	}

@@ -71,6 +71,7 @@ type options struct {
 	starts      int
 	plain       bool
 	workers     int
+	topics      int
 }
 
 func (o *options) flags(f *flag.FlagSet) {
@@ -89,6 +90,7 @@ func (o *options) flags(f *flag.FlagSet) {
 	f.StringVar(&o.profile, "profile", "", "write engine.cpu.pprof and engine.allocs.pprof of the window there; costs a little speed `DIR`")
 	f.IntVar(&o.starts, "starts", 0, "instead: so many sagas started and waiting while no participant runs, then all finished `N`")
 	f.BoolVar(&o.plain, "plain-participants", false, "answer with a bare loop instead of the participant kit, to see what the kit costs")
+	f.IntVar(&o.topics, "command-topics", 1, "topics that the steps' commands are spread over, 1 to -steps `N`")
 	f.IntVar(&o.workers, "workers", 64, "workers of the participant kit `N`")
 	f.Usage = func() {
 		fmt.Fprint(f.Output(), usage)
@@ -100,6 +102,8 @@ func (o *options) check() error {
 	switch {
 	case o.steps < 1 || o.steps > 100:
 		return fmt.Errorf("-steps %d: 1 to 100", o.steps)
+	case o.topics < 1 || o.topics > o.steps:
+		return fmt.Errorf("-command-topics %d: 1 to the number of steps", o.topics)
 	case o.concurrency < 1 || o.concurrency > 1_000_000:
 		return fmt.Errorf("-concurrency %d: 1 to 1000000", o.concurrency)
 	case o.duration < time.Second:
@@ -119,7 +123,8 @@ func (o *options) check() error {
 // args are the flags that a child is given.
 func (o *options) args(mode string) []string {
 	a := []string{"-mode", mode, "-app", o.app, "-brokers", o.brokers, "-dir", o.dir, "-profile", o.profile,
-		"-steps", fmt.Sprint(o.steps), "-shards", fmt.Sprint(o.shards), "-linger", o.linger.String(), "-workers", fmt.Sprint(o.workers)}
+		"-steps", fmt.Sprint(o.steps), "-shards", fmt.Sprint(o.shards), "-linger", o.linger.String(), "-workers", fmt.Sprint(o.workers),
+		"-command-topics", fmt.Sprint(o.topics)}
 	if o.plain {
 		a = append(a, "-plain-participants")
 	}

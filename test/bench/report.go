@@ -28,6 +28,7 @@ func (r report) environment(o *options, kafka string) error {
 	r.set("shards", o.shards)
 	r.set("linger_ms", float64(o.linger.Microseconds())/1000)
 	r.set("fsync_journal", o.fsync)
+	r.set("command_topics", o.topics)
 	r.set("plain_participants", o.plain)
 	r.set("kafka", kafka)
 	r.set("gomaxprocs", runtime.GOMAXPROCS(0))

@@ -66,7 +66,7 @@ type (
 // world is the run's saga and the topics it needs.
 type world struct {
 	orders   string
-	commands []string // the topic of each step
+	commands []string // the topics of the steps
 	forward  []sagas.Command[command, reply]
 	backward []sagas.Command[undo, nothing]
 	event    sagas.Event[orderPlaced]
@@ -76,7 +76,7 @@ type world struct {
 // stepTimeout is how long an attempt may take, unless nobody is there to answer.
 const stepTimeout = 30 * time.Second
 
-// newWorld makes the saga: each step has a topic of its own, as services have.
+// newWorld makes the saga.
 func newWorld(o *options) *world {
 	w := &world{orders: o.app + "-orders"}
 	timeout := stepTimeout
@@ -85,11 +85,14 @@ func newWorld(o *options) *world {
 	}
 	w.event = sagas.NewEvent[orderPlaced](w.orders, "shop.order-placed")
 	var steps []sagas.NodeOf[order]
+	for i := range o.topics {
+		w.commands = append(w.commands, fmt.Sprintf("%s-commands-%d", o.app, i+1))
+	}
 	for i := range o.steps {
-		topic := fmt.Sprintf("%s-service-%d", o.app, i+1)
+		topic := w.commands[i%o.topics]
 		do := sagas.NewCommand[command, reply](topic, fmt.Sprintf("service-%d.reserve", i+1))
 		back := sagas.NewCommand[undo, nothing](topic, fmt.Sprintf("service-%d.release", i+1))
-		w.commands, w.forward, w.backward = append(w.commands, topic), append(w.forward, do), append(w.backward, back)
+		w.forward, w.backward = append(w.forward, do), append(w.backward, back)
 		steps = append(steps, sagas.Step(fmt.Sprintf("step-%d", i+1), do,
 			func(o order) command { return command{o.Order, o.Customer, o.Lines, o.Amount, o.Currency, o.ShipTo} },
 			func(o *order, r reply) { o.Refs = append(o.Refs, r.Reference) }).
