@@ -64,8 +64,8 @@ func TestOrdersOfOtherRunsAreNotOurs(t *testing.T) {
 	w.Applied(0, decided("order-b-01", 0, events.Completed, entry(events.EntryDone))) // not how we write it
 	w.Applied(0, decided("order-b-2", 5, events.Completed, entry(events.EntryDone)))  // its beginning was not seen
 	w.Applied(0, &events.Record{Kind: events.KindClaim, Claim: &events.Claim{}})
-	if got := w.Take(); len(got) != 0 || w.Tally().Final() != 0 {
-		t.Errorf("%+v, %+v", got, w.Tally())
+	if got := w.Take(); len(got) != 0 || w.Tally().Final() != 0 || len(w.Unfinished()) != 3 {
+		t.Errorf("%+v, %+v, unfinished %+v", got, w.Tally(), w.Unfinished())
 	}
 }
 
