@@ -1,6 +1,7 @@
 package checker
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"testing"
@@ -98,5 +99,21 @@ func TestAHoleInALogIsNoticed(t *testing.T) {
 	e.Skip("t", 0, 7)
 	if l := e.Log("t", 0); l.First != 5 || l.End != 8 || len(l.Records) != 2 {
 		t.Fatalf("%+v", l)
+	}
+}
+
+func TestEvidenceIsTheSameWrittenAndReadAgain(t *testing.T) {
+	e := clean(t).build()
+	e.Settled[1] = 7
+	var b bytes.Buffer
+	if err := e.Write(&b); err != nil {
+		t.Fatal(err)
+	}
+	got, err := ReadEvidence(&b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a, b := Check(e, quiescent).String(), Check(got, quiescent).String(); a != b || got.Settled[1] != 7 {
+		t.Fatalf("%s\n%s", a, b)
 	}
 }
