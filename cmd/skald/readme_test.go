@@ -65,3 +65,25 @@ func TestThePaymentsServiceInTheREADMEIsTheOneThatCIRuns(t *testing.T) {
 		t.Errorf("README:\n%s\ntest/interop/payments.py:\n%s", got, want)
 	}
 }
+
+func TestLinksInTheREADMELeadSomewhere(t *testing.T) {
+	b, err := os.ReadFile(filepath.Join(moduleRoot, "README.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := strings.Builder{}
+	for i, part := range strings.Split(string(b), "```") {
+		if i%2 == 0 {
+			text.WriteString(part)
+		}
+	}
+	for _, part := range strings.Split(text.String(), "](")[1:] {
+		link, _, _ := strings.Cut(part, ")")
+		if strings.Contains(link, "://") {
+			continue
+		}
+		if _, err := os.Stat(filepath.Join(moduleRoot, link)); err != nil {
+			t.Errorf("%s: %v", link, err)
+		}
+	}
+}
