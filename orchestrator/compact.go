@@ -123,14 +123,14 @@ func (s *Shard) walk(r *round) error {
 // current is the row as the deciding state has it; ok is false when it needs no carry: a record above the
 // checkpoint sets or deletes it.
 func (s *Shard) current(row *store.Row, checkpoint uint64) (value []byte, due int64, ok bool) {
-	id, _, isRow := events.ParseRowKey(row.Key)
+	id, ref, isRow := events.ParseRowKey(row.Key)
 	if !isRow {
 		return row.Value, row.Due, true
 	}
 	if _, gone := s.overlay.purged[id]; gone {
 		return nil, 0, false
 	}
-	if o, found := s.overlay.rows[string(row.Key)]; found {
+	if o, found := s.overlay.rows[rowIDOf(id, ref)]; found {
 		return o.value, o.due, o.seq < checkpoint
 	}
 	return row.Value, row.Due, true

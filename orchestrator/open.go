@@ -53,7 +53,7 @@ func (s *Shard) open(ctx context.Context) error {
 	}
 	s.applied, s.expect = f.state, f.state.Next
 	s.ahead = s.applied.Clone()
-	s.overlay, s.rebuilt, s.broken = newOverlay(s.store), f.fresh, map[events.InstanceID]bool{}
+	s.overlay, s.rebuilt, s.broken = newOverlay(s.store, s.cfg.RowCache), f.fresh, map[events.InstanceID]bool{}
 	next, err := s.store.NextDue()
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrStoreFailed, err)

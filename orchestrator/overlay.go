@@ -12,12 +12,25 @@ import (
 // decided on the view then drops the decision.
 type overlay struct {
 	store  store.Store
-	rows   map[string]overlayRow
+	rows   map[rowID]overlayRow
 	purged map[events.InstanceID]uint64 // sequence of the purge
+	cache  rowCache
 	err    error
 
-	touched []string // keys set since takeTouched
+	touched []rowID // rows set since takeTouched
 	purges  []events.InstanceID
+}
+
+// rowID is a row's key without a pointer and without padding, so that a map hashes it in one go.
+type rowID struct {
+	id      events.InstanceID
+	part, n uint64
+}
+
+func (k rowID) ref() events.RowRef { return events.RowRef{Part: events.Part(k.part), N: k.n} }
+
+func rowIDOf(id events.InstanceID, ref events.RowRef) rowID {
+	return rowID{id, uint64(ref.Part), ref.N}
 }
 
 type overlayRow struct {
@@ -26,17 +39,13 @@ type overlayRow struct {
 	seq   uint64 // of the record that sets it
 }
 
-func newOverlay(s store.Store) *overlay {
-	return &overlay{store: s, rows: map[string]overlayRow{}, purged: map[events.InstanceID]uint64{}}
+func newOverlay(s store.Store, cacheBytes int) *overlay {
+	return &overlay{store: s, rows: map[rowID]overlayRow{}, purged: map[events.InstanceID]uint64{}, cache: newRowCache(cacheBytes)}
 }
 
 // Row implements machine.View.
 func (o *overlay) Row(id events.InstanceID, ref events.RowRef) ([]byte, int64, bool) {
-	return o.row(id, events.RowKey(id, ref))
-}
-
-func (o *overlay) row(id events.InstanceID, key []byte) ([]byte, int64, bool) {
-	r, found := o.rows[string(key)]
+	r, found := o.rows[rowIDOf(id, ref)]
 	if purge, gone := o.purged[id]; gone && (!found || r.seq < purge) {
 		return nil, 0, false
 	}
@@ -46,17 +55,27 @@ func (o *overlay) row(id events.InstanceID, key []byte) ([]byte, int64, bool) {
 	if o.err != nil {
 		return nil, 0, false
 	}
-	row, ok, err := o.store.Get(key)
+	if value, due, ok := o.cache.get(id, ref); ok {
+		return value, due, true
+	}
+	row, ok, err := o.store.Get(events.RowKey(id, ref))
 	if err != nil {
 		o.err = err
 		return nil, 0, false
 	}
+	if ok {
+		o.cache.put(id, ref, row.Value, row.Due, true)
+	}
 	return row.Value, row.Due, ok
 }
 
-// Set implements journal.Rows.
+// Set implements journal.Rows. What is no row of an instance decides nothing.
 func (o *overlay) Set(key []byte, due, _ int64, value []byte, base uint64) {
-	k := string(key)
+	id, ref, ok := events.ParseRowKey(key)
+	if !ok {
+		return
+	}
+	k := rowIDOf(id, ref)
 	o.rows[k] = overlayRow{value, due, base}
 	o.touched = append(o.touched, k)
 }
@@ -70,25 +89,30 @@ func (o *overlay) DeleteRange(from, _ []byte) {
 
 // takeTouched gives what was set and purged since the last call, so that it can be settled when the record
 // that did it, of sequence seq, is applied to the store.
-func (o *overlay) takeTouched(seq uint64) (keys []string, purges []events.InstanceID) {
+func (o *overlay) takeTouched(seq uint64) (keys []rowID, purges []events.InstanceID) {
 	keys, purges = o.touched, o.purges
-	o.touched, o.purges = nil, nil
+	o.touched, o.purges = make([]rowID, 0, len(keys)), nil
 	for _, id := range purges {
 		o.purged[id] = seq
 	}
 	return keys, purges
 }
 
-// settle drops what the record of sequence seq set: the store has it now.
-func (o *overlay) settle(seq uint64, keys []string, purges []events.InstanceID) {
-	for _, k := range keys {
-		if o.rows[k].seq <= seq {
-			delete(o.rows, k)
-		}
-	}
+// settle drops what the record of sequence seq set: the store has it now. keep says that its rows will
+// probably be asked for soon; otherwise only what the cache holds of them already is kept up to date.
+func (o *overlay) settle(seq uint64, keys []rowID, purges []events.InstanceID, keep bool) {
 	for _, id := range purges {
+		o.cache.drop(id)
 		if o.purged[id] <= seq {
 			delete(o.purged, id)
 		}
+	}
+	for _, k := range keys {
+		r, found := o.rows[k]
+		if !found || r.seq > seq {
+			continue // set twice by one record, or again by a later one
+		}
+		delete(o.rows, k)
+		o.cache.put(k.id, k.ref(), r.value, r.due, keep)
 	}
 }

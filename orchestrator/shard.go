@@ -76,6 +76,7 @@ type ShardConfig struct {
 	MaxRecord    int
 	MaxInFlight  int
 	CompactAfter int64
+	RowCache     int // bytes of rows kept in memory beside the store's own cache
 	BacklogWait  time.Duration
 }
 
@@ -129,7 +130,7 @@ type pending struct {
 	hash   events.Hash
 	size   int
 	offset int64 // once acknowledged
-	keys   []string
+	keys   []rowID
 	purges []events.InstanceID
 }
 
@@ -360,7 +361,7 @@ func (s *Shard) applyBatch() error {
 }
 
 func (s *Shard) settle(p *pending) {
-	s.overlay.settle(p.rec.Seq, p.keys, p.purges)
+	s.overlay.settle(p.rec.Seq, p.keys, p.purges, p.rec.Kind == events.KindDecision)
 	s.stats.decisions.Add(1)
 	if r := s.round; r != nil && p.rec.Seq == r.checkpoint {
 		r.offset = p.offset

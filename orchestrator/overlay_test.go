@@ -1,0 +1,103 @@
+package orchestrator
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/skald-io/skald/events"
+	"github.com/skald-io/skald/orchestrator/store"
+)
+
+// What a decision sees is what all records before it wrote, whether they are in flight, cached or stored.
+func TestAnOverlayShowsEveryEarlierRecord(t *testing.T) {
+	for _, limit := range []int{0, 4 << 10, 1 << 20} {
+		t.Run(fmt.Sprintf("cache of %d bytes", limit), func(t *testing.T) {
+			for seed := range uint64(40) {
+				overlayAgainstMap(t, rand.New(rand.NewPCG(seed, 1)), limit)
+			}
+		})
+	}
+}
+
+func overlayAgainstMap(t *testing.T, rng *rand.Rand, limit int) {
+	type key struct {
+		id  events.InstanceID
+		ref events.RowRef
+	}
+	type flying struct {
+		seq    uint64
+		keys   []rowID
+		purges []events.InstanceID
+		batch  store.Batch
+		carry  bool
+	}
+	st := store.NewMemory()
+	o := newOverlay(st, limit)
+	want := map[key]string{}
+	var inflight []*flying
+	anyKey := func() key {
+		return key{events.InstanceID{15: byte(rng.IntN(8))}, events.RowRef{Part: events.PartNode, N: rng.Uint64N(40)}}
+	}
+	for seq := uint64(1); seq < 600; seq++ {
+		f := &flying{seq: seq, carry: rng.IntN(8) == 0}
+		k := anyKey()
+		if rng.IntN(10) == 0 && !f.carry {
+			from, to := events.InstanceRange(k.id)
+			o.DeleteRange(from, to)
+			f.batch.DeleteRange(from, to)
+			for other := range want {
+				if other.id == k.id {
+					delete(want, other)
+				}
+			}
+		}
+		for range rng.IntN(3) {
+			k := key{k.id, anyKey().ref}
+			value := fmt.Sprint(seq)
+			if f.carry { // the row as it is
+				old, ok := want[k]
+				if !ok {
+					continue
+				}
+				value = old
+			}
+			want[k] = value
+			o.Set(events.RowKey(k.id, k.ref), 0, 0, []byte(value), seq)
+			f.batch.Set(events.RowKey(k.id, k.ref), 0, 0, []byte(value), seq)
+		}
+		f.keys, f.purges = o.takeTouched(seq)
+		inflight = append(inflight, f)
+		for len(inflight) > rng.IntN(6) {
+			f := inflight[0]
+			inflight = inflight[1:]
+			if err := st.Apply(&f.batch); err != nil {
+				t.Fatal(err)
+			}
+			o.settle(f.seq, f.keys, f.purges, !f.carry)
+		}
+		for range 5 {
+			k := anyKey()
+			value, _, ok := o.Row(k.id, k.ref)
+			if expect, there := want[k]; ok != there || string(value) != expect {
+				t.Fatalf("after record %d, row %v of %s is %q (%v), want %q (%v)", seq, k.ref, k.id, value, ok, expect, there)
+			}
+		}
+	}
+}
+
+func TestARowCacheForgetsWhatIsNotUsed(t *testing.T) {
+	c := newRowCache(16 << 10)
+	row := events.RowRef{Part: events.PartHead}
+	used := events.InstanceID{0: 255}
+	c.put(used, row, []byte("used"), 7, true)
+	for i := range 10_000 {
+		c.put(events.InstanceID{14: byte(i >> 8), 15: byte(i)}, row, make([]byte, 100), 0, true)
+		if _, due, ok := c.get(used, row); !ok || due != 7 {
+			t.Fatalf("an instance in use was forgotten after %d others", i)
+		}
+	}
+	if n := len(c.young) + len(c.old); n > 16<<10/rowOverhead {
+		t.Errorf("it holds %d instances, more than its limit", n)
+	}
+}
