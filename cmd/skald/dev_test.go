@@ -185,6 +185,9 @@ func TestASecondRunOnTheSameKafkaAwaitsItsOwnOrders(t *testing.T) {
 		if created := strings.Contains(stderr.String(), "created 9 topics with replication 1, since the cluster has one broker"); created != (i == 0) {
 			t.Errorf("run %d: %s", i, stderr)
 		}
+		if strings.Count(stderr.String(), "warning: replication: topic skald-demo.journal: it has 1 replicas") != 1 || strings.Count(stderr.String(), "warning: replication") != 1 {
+			t.Errorf("run %d does not warn once of one replica: %s", i, stderr)
+		}
 		all := objects(t, stdout.String())
 		if len(all) != 6 {
 			t.Errorf("run %d: %d objects", i, len(all))

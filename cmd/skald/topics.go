@@ -211,14 +211,42 @@ func demoTopics(ctx context.Context, s *screen, client *kafka.Client, brokers []
 	if o.shardsSet {
 		check.Partitions = o.shards
 	}
-	if _, err := client.Check(ctx, check); err != nil {
+	warnings, err := client.Check(ctx, check)
+	if err != nil {
 		return 0, false, err
+	}
+	if len(o.brokers) > 0 { // of the embedded broker nobody expects durability
+		for _, line := range warningLines(warnings) {
+			s.Note("%s", line)
+		}
 	}
 	topics, err := client.Topics(ctx, plan.Topics[0].Name)
 	if err != nil {
 		return 0, false, err
 	}
 	return topics[plan.Topics[0].Name].Partitions, slices.Contains(applied.Created, shop.OrdersTopic), nil
+}
+
+// warningLines says each kind of warning once, with the first topic that has it.
+func warningLines(warnings []*kafka.Error) []string {
+	var codes []string
+	count := map[string]int{}
+	first := map[string]*kafka.Error{}
+	for _, w := range warnings {
+		if count[w.Code]++; count[w.Code] == 1 {
+			codes = append(codes, w.Code)
+			first[w.Code] = w
+		}
+	}
+	var out []string
+	for _, code := range codes {
+		line := "warning: " + sanitize(first[code].Error(), 0)
+		if n := count[code] - 1; n > 0 {
+			line += fmt.Sprintf(", and %d more topics", n)
+		}
+		out = append(out, line)
+	}
+	return out
 }
 
 func countBrokers(ctx context.Context, addresses []string) (int, error) {
