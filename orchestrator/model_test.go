@@ -211,9 +211,8 @@ func (m *model) Log(topic string, partition int32) Log {
 }
 
 type modelLog struct {
-	m      *model
-	tp     TopicPartition
-	closed bool
+	m  *model
+	tp TopicPartition
 }
 
 func (l *modelLog) Append(v []byte, done func(int64, error)) {

@@ -23,12 +23,12 @@ var (
 	unship = sagas.NewCommand[charge, charged]("shipping", "unship")
 )
 
-func toCharge(o order) charge { return charge{o.ID} }
+func toCharge(o order) charge { return charge(o) }
 
-var oneStep = sagas.Define("one", "1", sagas.StartOn(placed, func(e orderPlaced) order { return order{e.ID} }),
+var oneStep = sagas.Define("one", "1", sagas.StartOn(placed, func(e orderPlaced) order { return order(e) }),
 	sagas.Step("pay", pay, toCharge, nil).Undo(sagas.With(refund, toCharge)))
 
-var twoSteps = sagas.Define("two", "1", sagas.StartOn(placed, func(e orderPlaced) order { return order{e.ID} }),
+var twoSteps = sagas.Define("two", "1", sagas.StartOn(placed, func(e orderPlaced) order { return order(e) }),
 	sagas.Seq(
 		sagas.Step("pay", pay, toCharge, nil).Undo(sagas.With(refund, toCharge)),
 		sagas.Step("ship", ship, toCharge, nil).Undo(sagas.With(unship, toCharge)),
