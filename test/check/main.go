@@ -45,6 +45,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (int, err
 	quiescent := flags.Bool("quiescent", false, "the load has stopped: everything has to be answered, sent and final")
 	partial := flags.Bool("partial-ledgers", false, "not all participants' ledgers are given: a missing effect proves nothing")
 	follow := flags.Bool("follow", false, "keep reading until interrupted, so that what is trimmed meanwhile is judged too")
+	evidence := flags.String("evidence", "", "judge a file of evidence that test/chaos kept, instead of a cluster")
 	timeout := flags.Duration("timeout", time.Minute, "how long reading to the end may take")
 	var ledgers, starts list
 	flags.Var(&ledgers, "ledger", "a file with a participant's applied effects, one JSON object a line; may be repeated")
@@ -55,8 +56,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (int, err
 		}
 		return 2, nil // flag has said why
 	}
-	if *brokers == "" || *app == "" || flags.NArg() > 0 {
-		return 2, errors.New("give -brokers and -app, and no other arguments; -h lists the flags")
+	if *evidence == "" && (*brokers == "" || *app == "") || flags.NArg() > 0 {
+		return 2, errors.New("give -brokers and -app, or -evidence, and no other arguments; -h lists the flags")
 	}
 	o := checker.Options{Quiescent: *quiescent, PartialLedgers: *partial}
 	var extra []string
@@ -68,37 +69,10 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (int, err
 		o.Starts[topic] = append(o.Starts[topic], typ)
 		extra = append(extra, topic)
 	}
-	var read [][]checker.Effect
-	if !*follow {
-		var err error
-		if read, err = readLedgers(ledgers); err != nil {
-			return 2, err
-		}
-	}
-	begin := ctx
-	if *follow {
-		begin = context.WithoutCancel(ctx)
-	}
-	r, err := checker.NewRecorder(begin, *app, strings.Split(*brokers, ","), extra, nil)
+	ev, err := load(ctx, *evidence, source{*app, strings.Split(*brokers, ","), extra, ledgers, *follow, *timeout}, stderr)
 	if err != nil {
 		return 2, err
 	}
-	if *follow {
-		fmt.Fprintln(stderr, "check: reading; interrupt to judge")
-		<-ctx.Done()
-	}
-	end, cancel := context.WithTimeout(begin, *timeout)
-	defer cancel()
-	ev, err := r.Finish(end)
-	if err != nil {
-		return 2, err
-	}
-	if *follow { // now they are complete
-		if read, err = readLedgers(ledgers); err != nil {
-			return 2, err
-		}
-	}
-	ev.Ledgers = read
 	report := checker.Check(ev, o)
 	if *asJSON {
 		err = json.NewEncoder(stdout).Encode(report)
@@ -112,6 +86,49 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (int, err
 		return 1, nil
 	}
 	return 0, nil
+}
+
+// source is a running cluster, and what is read of it.
+type source struct {
+	app            string
+	brokers, extra []string
+	ledgers        []string
+	follow         bool
+	timeout        time.Duration
+}
+
+// load gives the evidence, from a file or from a cluster.
+func load(ctx context.Context, file string, s source, stderr io.Writer) (*checker.Evidence, error) {
+	if file != "" {
+		f, err := os.Open(file)
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close()
+		return checker.ReadEvidence(f)
+	}
+	begin := ctx
+	if s.follow {
+		begin = context.WithoutCancel(ctx)
+	} else if _, err := readLedgers(s.ledgers); err != nil {
+		return nil, err // before the cluster is read
+	}
+	r, err := checker.NewRecorder(begin, s.app, s.brokers, s.extra, nil)
+	if err != nil {
+		return nil, err
+	}
+	if s.follow {
+		fmt.Fprintln(stderr, "check: reading; interrupt to judge")
+		<-ctx.Done()
+	}
+	end, cancel := context.WithTimeout(begin, s.timeout)
+	defer cancel()
+	ev, err := r.Finish(end)
+	if err != nil {
+		return nil, err
+	}
+	ev.Ledgers, err = readLedgers(s.ledgers) // only now are they complete
+	return ev, err
 }
 
 func readLedgers(files []string) ([][]checker.Effect, error) {
