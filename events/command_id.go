@@ -1,9 +1,11 @@
 package events
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"strconv"
@@ -45,16 +47,23 @@ const commandIDVersion = 1
 // that and the application's name. The checksum finds ids of other applications and damaged ones; it is
 // not a secret.
 func (c CommandID) Text(app string) string {
-	b := make([]byte, 0, 40)
+	return string(c.appendText(make([]byte, 0, 64), app))
+}
+
+func (c CommandID) appendText(dst []byte, app string) []byte {
+	b := c.appendBody(make([]byte, 0, 40))
+	sum := commandIDSum(app, b)
+	return base64.RawURLEncoding.AppendEncode(append(dst, 'c'), append(b, sum[:]...))
+}
+
+// appendBody appends what the checksum is over, beside the application's name.
+func (c CommandID) appendBody(b []byte) []byte {
 	b = append(b, commandIDVersion)
 	b = append(b, c.Instance[:]...)
 	b = binary.AppendUvarint(b, uint64(c.Node))
 	b = binary.AppendUvarint(b, uint64(c.Execution))
 	b = binary.AppendUvarint(b, uint64(c.Attempt))
-	b = append(b, byte(c.Phase))
-	sum := commandIDSum(app, b)
-	b = append(b, sum[:]...)
-	return "c" + base64.RawURLEncoding.EncodeToString(b)
+	return append(b, byte(c.Phase))
 }
 
 func commandIDSum(app string, b []byte) [4]byte {
@@ -74,7 +83,7 @@ func ParseCommandID(app, s string) (CommandID, error) {
 		return CommandID{}, fmt.Errorf("%w: %.64q: %s", ErrCommandID, s, why)
 	}
 	rest, ok := strings.CutPrefix(s, "c")
-	if !ok || len(rest) > 80 {
+	if !ok || len(rest) > 80 || strings.ContainsAny(rest, "\r\n") { // the decoder passes over line ends
 		return bad("wrong shape")
 	}
 	b, err := base64.RawURLEncoding.Strict().DecodeString(rest)
@@ -98,7 +107,7 @@ func ParseCommandID(app, s string) (CommandID, error) {
 		*p, rest2 = uint32(v), rest2[n:]
 	}
 	c.Phase = Phase(body[len(body)-1])
-	if len(rest2) != 0 || (c.Phase != Forward && c.Phase != Compensate) || c.Text(app) != s {
+	if len(rest2) != 0 || (c.Phase != Forward && c.Phase != Compensate) || !bytes.Equal(c.appendBody(make([]byte, 0, 40)), body) {
 		return bad("wrong shape")
 	}
 	return c, nil
@@ -107,9 +116,15 @@ func ParseCommandID(app, s string) (CommandID, error) {
 // IdempotencyKey names the effect that a participant must apply at most once: the same for every attempt
 // of one execution, another one for its compensation. step is the step's name.
 func (c CommandID) IdempotencyKey(step string) string {
-	k := c.Instance.String() + "/" + step + "/" + strconv.FormatUint(uint64(c.Execution), 10)
+	return string(c.appendIdempotencyKey(make([]byte, 0, 64), step))
+}
+
+func (c CommandID) appendIdempotencyKey(k []byte, step string) []byte {
+	k = hex.AppendEncode(k, c.Instance[:])
+	k = append(append(append(k, '/'), step...), '/')
+	k = strconv.AppendUint(k, uint64(c.Execution), 10)
 	if c.Phase == Compensate {
-		k += "/undo"
+		k = append(k, "/undo"...)
 	}
 	return k
 }

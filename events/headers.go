@@ -1,6 +1,7 @@
 package events
 
 import (
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -288,44 +289,44 @@ func Outgoing(app string, r *Record) ([]Message, error) {
 	if d == nil || len(d.Emits) == 0 {
 		return nil, nil
 	}
-	var head *Head
+	var head []byte
 	for i := range d.Rows {
 		if d.Rows[i].Ref.Part == PartHead {
-			h, err := DecodeHead(d.Rows[i].Value)
-			if err != nil {
-				return nil, err
-			}
-			head = h
+			head = d.Rows[i].Value
 		}
 	}
 	if head == nil {
 		return nil, fmt.Errorf("decision %d: %w: it emits without a head", r.Seq, ErrMalformed)
 	}
+	key, trace, err := emittedOfHead(head)
+	if err != nil {
+		return nil, err
+	}
 	node := nodeRows(d.Rows)
 	out := make([]Message, 0, len(d.Emits))
 	for i := range d.Emits {
 		e := &d.Emits[i]
-		m := Message{Topic: e.Topic, Key: []byte(head.Key), Time: r.Time}
+		m := Message{Topic: e.Topic, Key: key, Time: r.Time}
 		switch e.Kind {
 		case EmitCommand:
 			raw, ok := node(uint64(e.Node))
 			if !ok {
 				return nil, fmt.Errorf("decision %d: %w: it emits a command without its row", r.Seq, ErrMalformed)
 			}
-			n, err := DecodeNode(raw)
+			var owed bool
+			if m.Value, owed, err = emittedOfNode(raw, e.Phase); err != nil {
+				return nil, err
+			}
+			if e.Phase == Compensate && !owed {
+				return nil, fmt.Errorf("decision %d: %w: it undoes what is not owed", r.Seq, ErrMalformed)
+			}
+			m.Headers = commandHeaders(app, r, trace, e)
+		case EmitLifecycle:
+			h, err := DecodeHead(head)
 			if err != nil {
 				return nil, err
 			}
-			m.Value = n.Payload
-			if e.Phase == Compensate {
-				if n.Undo == nil {
-					return nil, fmt.Errorf("decision %d: %w: it undoes what is not owed", r.Seq, ErrMalformed)
-				}
-				m.Value = n.Undo.Payload
-			}
-			m.Headers = commandHeaders(app, r, head, e)
-		case EmitLifecycle:
-			m.Value = lifecycleValue(d.Instance, head)
+			m.Value = lifecycleValue(d.Instance, h)
 			m.Headers = append([]Header{
 				{HeaderSpecVersion, []byte("1.0")},
 				{HeaderID, []byte(d.Instance.String() + "-" + strconv.FormatUint(r.Seq, 10))},
@@ -334,7 +335,7 @@ func Outgoing(app string, r *Record) ([]Message, error) {
 				{HeaderTime, []byte(Timestamp(r.Time))},
 				{HeaderContentType, []byte("application/json")},
 				{HeaderCorrelationID, []byte(d.Instance.String())},
-			}, head.Trace...)
+			}, trace...)
 		default:
 			m.Topic = "" // of a newer build: one will emit it
 		}
@@ -344,6 +345,51 @@ func Outgoing(app string, r *Record) ([]Message, error) {
 		out = append(out, m)
 	}
 	return out, nil
+}
+
+// emittedOfHead reads of a head what commands need: decoding all of it would cost more than the command.
+func emittedOfHead(p []byte) (key []byte, trace []Header, err error) {
+	f := reader{rest: p}
+	for f.next() {
+		switch f.num {
+		case 4:
+			key = f.bytes()
+		case 14:
+			var x Header
+			whole, err := x.decode(f.bytes())
+			f.fail(err)
+			if whole {
+				*grow(&trace, &f) = x
+			}
+		}
+	}
+	if f.err != nil {
+		return nil, nil, fmt.Errorf("instance head: %w", f.err)
+	}
+	if key == nil {
+		key = []byte{}
+	}
+	return key, trace, nil
+}
+
+// emittedOfNode reads the command's payload of a node's row, or that of the undo it owes.
+func emittedOfNode(p []byte, phase Phase) (payload []byte, owed bool, err error) {
+	var undo Obligation
+	f := reader{rest: p}
+	for f.next() {
+		switch {
+		case f.num == 8 && phase != Compensate:
+			payload = f.bytes()
+		case f.num == 9 && phase == Compensate:
+			undo, owed = Obligation{}, true
+			f.fail(undo.decode(f.bytes()))
+			payload = undo.Payload
+		}
+	}
+	if f.err != nil {
+		return nil, false, fmt.Errorf("node row: %w", f.err)
+	}
+	return payload, owed, nil
 }
 
 // nodeRows finds the rows of nodes by number: by looking, or, when there are many, by an index.
@@ -367,37 +413,50 @@ func nodeRows(rows []RowChange) func(n uint64) (value []byte, ok bool) {
 	return func(n uint64) ([]byte, bool) { value, ok := index[n]; return value, ok }
 }
 
-func commandHeaders(app string, r *Record, head *Head, e *Emit) []Header {
+func commandHeaders(app string, r *Record, trace []Header, e *Emit) []Header {
 	id := CommandID{r.Decision.Instance, e.Node, e.Execution, e.Attempt, e.Phase}
-	instance := r.Decision.Instance.String()
-	headers := make([]Header, 0, 16)
+	headers := make([]Header, 0, 14+len(trace))
 	values := make([]byte, 0, 640) // one allocation for nearly every value
-	add := func(k, v string) {
-		at := len(values)
-		values = append(values, v...)
-		headers = append(headers, Header{k, values[at:len(values):len(values)]})
+	at := 0
+	// add names what was appended to values since the last one. Values that no longer fit are in a new array;
+	// the old one is kept by the headers that were cut from it.
+	add := func(key string) {
+		headers = append(headers, Header{key, values[at:len(values):len(values)]})
+		at = len(values)
 	}
-	add(HeaderSpecVersion, "1.0")
-	add(HeaderID, id.Text(app))
-	add(HeaderSource, "/skald/"+app)
-	add(HeaderType, e.Type)
-	add(HeaderTime, Timestamp(r.Time))
-	add(HeaderContentType, "application/json")
-	add(HeaderCausationID, r.Decision.Input.MessageID)
-	add(HeaderCorrelationID, instance)
-	add(HeaderIdempotencyKey, id.IdempotencyKey(e.Step))
-	add(HeaderReplyTo, Topics{app}.Replies())
-	add(HeaderSagaPhase, e.Phase.String())
-	add(HeaderSagaAttempt, strconv.FormatUint(uint64(e.Attempt), 10))
+	text := func(key, v string) {
+		values = append(values, v...)
+		add(key)
+	}
+	text(HeaderSpecVersion, "1.0")
+	values = id.appendText(values, app)
+	add(HeaderID)
+	values = append(append(values, "/skald/"...), app...)
+	add(HeaderSource)
+	text(HeaderType, e.Type)
+	values = appendTimestamp(values, r.Time)
+	add(HeaderTime)
+	text(HeaderContentType, "application/json")
+	text(HeaderCausationID, r.Decision.Input.MessageID)
+	values = hex.AppendEncode(values, id.Instance[:])
+	add(HeaderCorrelationID)
+	values = id.appendIdempotencyKey(values, e.Step)
+	add(HeaderIdempotencyKey)
+	text(HeaderReplyTo, Topics{app}.Replies())
+	text(HeaderSagaPhase, e.Phase.String())
+	values = strconv.AppendUint(values, uint64(e.Attempt), 10)
+	add(HeaderSagaAttempt)
 	if e.Expiry != 0 {
-		add(HeaderExpiryTime, Timestamp(e.Expiry))
+		values = appendTimestamp(values, e.Expiry)
+		add(HeaderExpiryTime)
 	}
 	if e.Phase == Compensate {
 		forward := id
 		forward.Phase = Forward
-		add(HeaderUndoes, forward.IdempotencyKey(e.Step))
+		values = forward.appendIdempotencyKey(values, e.Step)
+		add(HeaderUndoes)
 	}
-	return append(headers, head.Trace...)
+	return append(headers, trace...)
 }
 
 // LifecycleEvent is the JSON value of a message on <app>.lifecycle.
@@ -427,8 +486,10 @@ func lifecycleValue(id InstanceID, h *Head) []byte {
 }
 
 // Timestamp prints ms since 1970 as RFC 3339 with milliseconds, in UTC.
-func Timestamp(ms int64) string {
-	return time.UnixMilli(ms).UTC().Format("2006-01-02T15:04:05.000Z07:00")
+func Timestamp(ms int64) string { return string(appendTimestamp(nil, ms)) }
+
+func appendTimestamp(dst []byte, ms int64) []byte {
+	return time.UnixMilli(ms).UTC().AppendFormat(dst, "2006-01-02T15:04:05.000Z07:00")
 }
 
 // ParseTimestamp reads an RFC 3339 time to ms since 1970.

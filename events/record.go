@@ -287,6 +287,31 @@ func (r *Record) Encode(dst []byte) []byte {
 	return append(b, r.Unknown...)
 }
 
+// SizeHint is about how many bytes Encode appends, rather more than less: for a buffer that need not grow.
+func (r *Record) SizeHint() int {
+	n := 192
+	if d := r.Decision; d != nil {
+		n += len(d.Reason) + len(d.Input.Topic) + len(d.Input.MessageID)
+		for i := range d.Entries {
+			e := &d.Entries[i]
+			n += 40 + len(e.Step) + len(e.Code) + len(e.Message)
+		}
+		for i := range d.Rows {
+			n += 32 + len(d.Rows[i].Value)
+		}
+		for i := range d.Emits {
+			e := &d.Emits[i]
+			n += 32 + len(e.Topic) + len(e.Type) + len(e.Step)
+		}
+	}
+	if r.Carry != nil {
+		for i := range r.Carry.Rows {
+			n += 24 + len(r.Carry.Rows[i].Key) + len(r.Carry.Rows[i].Value)
+		}
+	}
+	return n
+}
+
 // DecodeRecord reads an encoded record. The result aliases b. Damaged bytes give ErrMalformed, a format
 // above Format gives ErrNewerFormat.
 func DecodeRecord(b []byte) (*Record, error) {

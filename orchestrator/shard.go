@@ -154,10 +154,8 @@ type delivery struct {
 	err   error
 }
 
-func (m *mailbox) post(put func()) {
-	m.mu.Lock()
-	put()
-	m.mu.Unlock()
+// note wakes the shard for what was just left in the mailbox.
+func (m *mailbox) note() {
 	select {
 	case m.wake <- struct{}{}:
 	default:
@@ -166,20 +164,31 @@ func (m *mailbox) post(put func()) {
 
 // Records implements Sink.
 func (s *Shard) Records(p TopicPartition, batch []events.Message) {
-	s.mail.post(func() { s.mail.records = append(s.mail.records, delivery{tp: p, batch: batch}) })
+	s.deposit(delivery{tp: p, batch: batch})
 }
 
 // Failed implements Sink.
-func (s *Shard) Failed(p TopicPartition, err error) {
-	s.mail.post(func() { s.mail.records = append(s.mail.records, delivery{tp: p, err: err}) })
+func (s *Shard) Failed(p TopicPartition, err error) { s.deposit(delivery{tp: p, err: err}) }
+
+func (s *Shard) deposit(d delivery) {
+	s.mail.mu.Lock()
+	s.mail.records = append(s.mail.records, d)
+	s.mail.mu.Unlock()
+	s.mail.note()
 }
 
 func (s *Shard) post(fn func(*Shard) error) {
-	s.mail.post(func() { s.mail.done = append(s.mail.done, fn) })
+	s.mail.mu.Lock()
+	s.mail.done = append(s.mail.done, fn)
+	s.mail.mu.Unlock()
+	s.mail.note()
 }
 
 func (s *Shard) acked(offset int64, err error) {
-	s.mail.post(func() { s.mail.acks = append(s.mail.acks, ack{offset, err}) })
+	s.mail.mu.Lock()
+	s.mail.acks = append(s.mail.acks, ack{offset, err})
+	s.mail.mu.Unlock()
+	s.mail.note()
 }
 
 // now is the shard's estimate of broker time (L11), in ms since 1970; it never decreases.
@@ -375,7 +384,7 @@ func (s *Shard) settle(p *pending) {
 // sends it off.
 func (s *Shard) append(rec *events.Record) {
 	rec.Nonce, rec.Seq, rec.Prev, rec.Time = s.nonce, s.ahead.Seq+1, s.ahead.Hash, s.now()
-	value := rec.Encode(nil)
+	value := rec.Encode(make([]byte, 0, rec.SizeHint()))
 	p := pending{rec: rec, hash: events.HashOf(value), size: len(value)}
 	s.ahead.Apply(rec, p.hash, s.overlay)
 	p.keys, p.purges = s.overlay.takeTouched(rec.Seq)
