@@ -2,13 +2,14 @@ package machine
 
 import (
 	"github.com/skald-io/skald/events"
+	"github.com/skald-io/skald/internal/mutant"
 	"github.com/skald-io/skald/sagas"
 )
 
 // compensate turns the instance round, after a failure that reached the root. Past the pivot nothing is undone by
 // itself (G6): then it is parked.
 func (w *work) compensate() {
-	if w.head.Pivot != events.PivotAhead {
+	if w.head.Pivot != events.PivotAhead && !mutant.On("machine-undo-past-the-pivot") {
 		w.parkNow(CodePastPivot, w.failedNode, "nothing is undone past the pivot; it failed with "+because(w.head.Cause, w.head.CauseMessage))
 		return
 	}
@@ -64,7 +65,7 @@ func (w *work) goBack(n *sagas.Node, r *row) {
 	switch {
 	case r.Index > 0:
 		r.Index--
-		if n.Kind == sagas.KindAll {
+		if n.Kind == sagas.KindAll || mutant.On("machine-seq-undone-at-once") {
 			r.Active++
 			w.push(goOn, n)
 		}
@@ -73,7 +74,7 @@ func (w *work) goBack(n *sagas.Node, r *row) {
 			return
 		}
 		w.push(undo, n.Children[r.Index])
-	case r.Active == 0:
+	case r.Active == 0 || mutant.On("machine-fork-undone-with-open-branches"):
 		r.Status = events.NodeUndone
 		w.up(n, endedUndone)
 	}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/skald-io/skald/events"
+	"github.com/skald-io/skald/internal/mutant"
 	"github.com/skald-io/skald/sagas"
 )
 
@@ -95,7 +96,7 @@ type input struct {
 
 func (m *Machine) decide(v View, now int64, id events.InstanceID, in input) *events.Decision {
 	w := m.open(v, now, id)
-	if w.head != nil && !w.head.State.Final() {
+	if w.head != nil && (!w.head.State.Final() || mutant.On("machine-ended-takes-answers") && in.timer == nil) {
 		if w.plan == nil {
 			w.fail(CodeDefinitionUnknown, nil, fmt.Sprintf("no definition %q version %q with hash %x here", w.head.Definition, w.head.Version, w.head.DefHash))
 		} else {
@@ -221,6 +222,9 @@ func (m *Machine) open(v View, now int64, id events.InstanceID) *work {
 	}
 	w.head, w.headDue, w.headWas, w.first = h, due, due, h.Entries
 	w.plan = m.plans[planID{h.Definition, h.Version, h.DefHash}]
+	if mutant.On("machine-another-version-decides") && w.plan == nil && len(m.cfg.Plans) > 0 {
+		w.plan = m.cfg.Plans[0]
+	}
 	return w
 }
 
@@ -364,7 +368,7 @@ func (w *work) finish() *events.Decision {
 		Outcome: events.Applied, Instance: w.id, FirstRow: w.first,
 		Entries: w.entries, Rows: rows, Emits: w.emits,
 	}
-	if size := sizeOf(d); size > w.m.cfg.MaxRecord && !w.holding {
+	if size := sizeOf(d); size > w.m.cfg.MaxRecord && !w.holding && !mutant.On("machine-too-large-goes-out") {
 		w.tooLarge(d, size)
 		return nil
 	}

@@ -2,6 +2,7 @@ package machine
 
 import (
 	"github.com/skald-io/skald/events"
+	"github.com/skald-io/skald/internal/mutant"
 	"github.com/skald-io/skald/sagas"
 )
 
@@ -122,7 +123,7 @@ func (w *work) hold(r *row) {
 
 // wakeHeld makes the head's timer take the list as soon as the instance can go on.
 func (w *work) wakeHeld() {
-	if s := w.head.State; w.head.Held != 0 && (s == events.Running || s == events.Compensating) {
+	if s := w.head.State; w.head.Held != 0 && !mutant.On("machine-held-forgotten") && (s == events.Running || s == events.Compensating) {
 		w.headDue = w.now
 	}
 }

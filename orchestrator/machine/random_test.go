@@ -297,7 +297,12 @@ func (c *chaos) serveUndo(r *events.Reply) {
 func (c *chaos) deliver(i int) {
 	r := c.replies[i]
 	c.replies = append(c.replies[:i:i], c.replies[i+1:]...)
-	c.took(fmt.Sprintf("reply %s %s #%d %s %s", c.w.plan.Nodes[r.Command.Node].Name, r.Command.Phase, r.Command.Attempt, r.Outcome, r.Code), c.w.reply(r))
+	before := c.w.head().State
+	d := c.w.reply(r)
+	c.took(fmt.Sprintf("reply %s %s #%d %s %s", c.w.plan.Nodes[r.Command.Node].Name, r.Command.Phase, r.Command.Attempt, r.Outcome, r.Code), d)
+	if before.Final() && d.Outcome != events.Ignored {
+		c.t.Fatalf("a reply to an instance that is %s (G6):\n%s", before, c.w.print(d))
+	}
 	if r.Outcome == events.ReplyProgress {
 		return
 	}

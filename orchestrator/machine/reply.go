@@ -2,6 +2,7 @@ package machine
 
 import (
 	"github.com/skald-io/skald/events"
+	"github.com/skald-io/skald/internal/mutant"
 	"github.com/skald-io/skald/sagas"
 )
 
@@ -61,6 +62,10 @@ func (w *work) takeAnswer(a *answer) {
 			w.stepAnswer(n, r, a)
 		}
 	case events.NodeDone:
+		if mutant.On("machine-duplicate-counts-twice") {
+			w.stepAnswer(n, r, a)
+			return
+		}
 		w.ignore(second(a))
 	default:
 		w.lateAnswer(n, r, a)
@@ -78,7 +83,7 @@ func (w *work) addressed(a *answer) (*sagas.Node, *row) {
 	switch {
 	case r.Status == 0 || r.Execution == 0:
 		w.ignore(ReasonUnknownStep)
-	case a.Execution != r.Execution:
+	case a.Execution != r.Execution && !mutant.On("machine-superseded-execution-counts"):
 		w.ignore(ReasonSupersededExecution)
 	case a.Attempt == 0 || a.Phase == events.Forward && a.Attempt > r.Attempts:
 		w.ignore(ReasonUnknownAttempt)
@@ -102,6 +107,10 @@ func open(r *row, a *answer) bool {
 func (w *work) stepAnswer(n *sagas.Node, r *row, a *answer) {
 	switch a.outcome {
 	case events.ReplyDone:
+		if mutant.On("machine-late-done-ignored") && !open(r, a) {
+			w.ignore(ReasonSupersededAttempt)
+			return
+		}
 		w.done(n, r, a.Attempt, a.payload)
 	case events.ReplyRejected:
 		waiting := open(r, a)
@@ -122,6 +131,9 @@ func (w *work) stepAnswer(n *sagas.Node, r *row, a *answer) {
 		if !open(r, a) {
 			w.ignore(ReasonSupersededAttempt)
 			return
+		}
+		if mutant.On("machine-retry-is-a-rejection") {
+			mark(r, a.Attempt)
 		}
 		w.note(events.EntryUnknown, n, r, a.Phase, a.Attempt, a.code, a.message)
 		if !a.refused && final(&n.Step.Retry, a.code) {

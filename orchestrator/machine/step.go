@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/skald-io/skald/events"
+	"github.com/skald-io/skald/internal/mutant"
 	"github.com/skald-io/skald/sagas"
 )
 
@@ -19,17 +20,25 @@ func (w *work) beginStep(n *sagas.Node) {
 	}
 	r := w.fresh(n.ID)
 	*r.NodeState = events.NodeState{Execution: 1, Payload: payload, NextHeld: r.NextHeld}
-	if s.Undo != nil && !s.EffectFree {
-		r.Undo = &events.Obligation{Topic: s.Undo.Topic, Type: s.Undo.Type}
-		if !w.buildUndo(n, r) {
-			return
-		}
+	if !mutant.On("machine-undo-recorded-with-the-reply") && !w.owe(n, r) {
+		return
 	}
 	if s.Role == sagas.Pivot {
 		w.head.Pivot = events.PivotDecided
 	}
 	w.spent += costCommand
 	w.attempt(n, r)
+}
+
+// owe notes what a step owes from the decision of its first command on. It is false when the decision
+// cannot go on.
+func (w *work) owe(n *sagas.Node, r *row) bool {
+	u := n.Step.Undo
+	if u == nil || n.Step.EffectFree {
+		return true
+	}
+	r.Undo = &events.Obligation{Topic: u.Topic, Type: u.Type}
+	return w.buildUndo(n, r)
 }
 
 // buildUndo makes the undo's payload of the data as they are now. A third of a record and a bit is its
@@ -51,7 +60,12 @@ func (w *work) attempt(n *sagas.Node, r *row) {
 	r.Attempts++
 	r.Status = events.NodeActive
 	r.Expiry = w.now + millis(n.Step.Timeout)
-	r.set(r.Expiry)
+	if r.Attempts == 1 || !mutant.On("machine-retry-without-timer") {
+		r.set(r.Expiry)
+	}
+	if mutant.On("machine-command-never-expires") {
+		r.Expiry = 0
+	}
 	w.command(n, r, events.Emit{Topic: n.Step.Topic, Type: n.Step.Type, Attempt: r.Attempts, Phase: events.Forward, Expiry: r.Expiry})
 }
 
@@ -88,6 +102,9 @@ func (w *work) done(n *sagas.Node, r *row, attempt uint32, payload []byte) {
 		if !w.user(n, "the reply", true, func(data any) error { return fn(data, payload) }) {
 			return
 		}
+	}
+	if mutant.On("machine-undo-recorded-with-the-reply") && !w.owe(n, r) {
+		return
 	}
 	if r.Undo != nil && !w.buildUndo(n, r) {
 		return
@@ -149,7 +166,7 @@ func because(code, message string) string {
 // is possible cannot fail: neither way is safe.
 func (w *work) failStep(n *sagas.Node, r *row, code, message string) {
 	if n.Step.Role == sagas.Pivot {
-		if !allRejected(r) {
+		if !allRejected(r) && !mutant.On("machine-unknown-pivot-fails") {
 			w.parkStep(n, r, CodePivotUnknown, fmt.Sprintf("whether step %q, the pivot, has happened is unknown; the last attempt said %s", n.Name, because(code, message)))
 			return
 		}
@@ -184,6 +201,9 @@ func mark(r *row, attempt uint32) bool {
 
 // allRejected reports whether no attempt of the execution can have had an effect.
 func allRejected(r *row) bool {
+	if mutant.On("machine-rejection-discharges-all") {
+		return r.Rejected != 0
+	}
 	return !r.HasAnswer && r.Attempts > 0 && r.Attempts <= 64 && r.Rejected == ^uint64(0)>>(64-r.Attempts)
 }
 
@@ -224,6 +244,11 @@ func (w *work) undone(n *sagas.Node, r *row, attempt uint32) {
 func (w *work) undoOver(n *sagas.Node, r *row, code, message string, last bool) {
 	r.Status = events.NodeUndoGap
 	if last || usedUp(&n.Step.Undo.Retry, undoAttempts, r.Undo.Attempts) {
+		if mutant.On("machine-exhausted-undo-counts-as-done") {
+			w.undone(n, r, r.Undo.Attempts)
+			w.up(n, endedUndone)
+			return
+		}
 		r.set(0)
 		w.parkNow(CodeUndoExhausted, n, fmt.Sprintf("the undo of step %q was tried %d times; the last said %s", n.Name, r.Undo.Attempts, because(code, message)))
 		return
@@ -236,6 +261,9 @@ func (w *work) stepTimer(n *sagas.Node, r *row) {
 	back := w.head.State == events.Compensating
 	switch r.Status {
 	case events.NodeActive:
+		if mutant.On("machine-timeout-is-a-rejection") {
+			mark(r, r.Attempts)
+		}
 		w.note(events.EntryUnknown, n, r, events.Forward, r.Attempts, CodeTimeout, "")
 		if back {
 			r.Status = events.NodeFailed // its undo is on the way here
@@ -244,7 +272,7 @@ func (w *work) stepTimer(n *sagas.Node, r *row) {
 		w.attemptOver(n, r, CodeTimeout, "no answer in time")
 	case events.NodeBackoff:
 		switch {
-		case back:
+		case back && !mutant.On("machine-retry-while-compensating"):
 			r.Status = events.NodeFailed
 		case usedUp(&n.Step.Retry, attemptsOf(n.Step.Role), r.Attempts):
 			w.exhausted(n, r, CodeTimeout, "no attempt is left")

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/skald-io/skald/events"
+	"github.com/skald-io/skald/internal/mutant"
 )
 
 // try runs a user function. The answer is empty when all went well, else the error's text, or the panic's
@@ -15,6 +16,9 @@ import (
 func try(fn func() error) (trouble string) {
 	defer func() {
 		if p := recover(); p != nil {
+			if mutant.On("machine-panic-escapes") {
+				panic(p)
+			}
 			trouble = events.Cut(clean("panic: "+said(p)+"\n"+stack()), events.MaxMessage)
 		}
 	}()

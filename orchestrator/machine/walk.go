@@ -2,6 +2,7 @@ package machine
 
 import (
 	"github.com/skald-io/skald/events"
+	"github.com/skald-io/skald/internal/mutant"
 	"github.com/skald-io/skald/sagas"
 )
 
@@ -41,6 +42,9 @@ func (w *work) push(kind taskKind, n *sagas.Node) { w.tasks = append(w.tasks, ta
 // full reports whether the decision has done enough: FanOut commands or branches, sixteen times as many
 // cheaper nodes, or half of a record's size.
 func (w *work) full() bool {
+	if mutant.On("machine-fan-out-unbounded") {
+		return false
+	}
 	return w.spent >= costCommand*w.m.cfg.FanOut || w.bytes >= w.m.cfg.MaxRecord/2
 }
 
@@ -111,7 +115,7 @@ func (w *work) up(n *sagas.Node, how ending) {
 
 // count keeps the parent's position and counters. It is false when they cannot be right.
 func (w *work) count(p *sagas.Node, r *row, how ending) bool {
-	if p.Kind == sagas.KindSeq {
+	if p.Kind == sagas.KindSeq && !(how == endedUndone && mutant.On("machine-seq-undone-at-once")) {
 		if how == endedDone {
 			r.Index++
 		}

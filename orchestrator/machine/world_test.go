@@ -418,8 +418,12 @@ func printDue(due int64) string {
 	return " due " + clock(due)
 }
 
+// short leaves out what follows the first line: it is a stack, which changes with every edit of the machine.
 func short(s string) string {
-	s = strings.ReplaceAll(strings.TrimSpace(s), "\n", " | ")
+	s, stack, _ := strings.Cut(strings.TrimSpace(s), "\n")
+	if stack != "" {
+		s += " and a stack"
+	}
 	if len(s) > 300 {
 		s = s[:40] + "..." + strconv.Itoa(len(s))
 	}
