@@ -248,18 +248,19 @@ func TestAppendsAreAcknowledgedInOrderWithTheirOffsetsAndReadBack(t *testing.T) 
 
 func TestAReadEndsWhereTheLogEndedWhenItBegan(t *testing.T) {
 	onEach(t, func(t *testing.T, b *broker) {
-		l := b.dial(t).Log(b.topic(t, 1), 0)
+		w := newSwitch()
+		l := b.dial(t, w.through).Log(b.topic(t, 1), 0)
 		defer l.Close()
 		appendN(t, l, 0, 10)
+		const fetch = 1
+		w.before(fetch, func() { appendN(t, l, 10, 10) })
 		seen := 0
-		next, err := l.Read(ctx(t), 0, func(orchestrator.LogRecord) error {
-			if seen++; seen == 1 {
-				appendN(t, l, 10, 10)
-			}
-			return nil
-		})
+		next, err := l.Read(ctx(t), 0, func(orchestrator.LogRecord) error { seen++; return nil })
 		if err != nil || seen != 10 || next != 10 {
 			t.Fatalf("read %d records up to %d: %v", seen, next, err)
+		}
+		if records, _ := readAll(t, l, 0); len(records) != 20 {
+			t.Fatalf("%d records: nothing was appended between", len(records))
 		}
 	})
 }
@@ -340,6 +341,27 @@ func TestAClosedLogFailsEveryAppendInOrderAndItsSuccessorWorks(t *testing.T) {
 		defer next.Close()
 		appendN(t, next, 0, 3)
 	})
+}
+
+func TestAnswersComeOneAtATimeThoughTheLogIsClosedMeanwhile(t *testing.T) {
+	b := embedded(t)
+	l := b.dial(t).Log(b.topic(t, 1), 0)
+	second := make(chan struct{})
+	first := make(chan bool)
+	l.Append([]byte("first"), func(int64, error) {
+		l.Close()
+		l.Append([]byte("second"), func(int64, error) { close(second) })
+		select {
+		case <-second:
+			first <- false
+		case <-time.After(100 * time.Millisecond):
+			first <- true
+		}
+	})
+	if !<-first {
+		t.Fatal("the second was answered during the first")
+	}
+	<-second
 }
 
 func TestAJournalStampsRecordsWithTheBrokersTime(t *testing.T) {
@@ -540,6 +562,22 @@ func TestWhatCanNeverArriveIsRefusedAndItsNeighboursAreNot(t *testing.T) {
 	})
 }
 
+func TestCloseSendsWhatWasProduced(t *testing.T) {
+	onEach(t, func(t *testing.T, b *broker) {
+		c, topic := b.dial(t, func(c *kafka.Config) { c.Linger = time.Second }), b.topic(t, 1)
+		answers := make(chan error, 100)
+		for range cap(answers) {
+			c.Produce(&events.Message{Topic: topic, Value: []byte("x")}, func(err error) { answers <- err })
+		}
+		c.Close()
+		for range cap(answers) {
+			if err := <-answers; err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+}
+
 func TestATopicCreatedAnewTakesMessagesAgain(t *testing.T) {
 	onEach(t, func(t *testing.T, b *broker) {
 		c, topic := b.dial(t), b.topic(t, 1)
@@ -572,12 +610,13 @@ func incompressible(n int) []byte {
 
 // sink collects what is delivered.
 type sink struct {
-	mu     sync.Mutex
-	got    []events.Message
-	failed []error
-	busy   atomic.Int32
-	news   chan struct{}
-	on     func() // called by Records, before it notes them
+	mu      sync.Mutex
+	got     []events.Message
+	failed  []error
+	largest int // batch
+	busy    atomic.Int32
+	news    chan struct{}
+	on      func() // called by Records, before it notes them
 }
 
 func newSink() *sink { return &sink{news: make(chan struct{}, 1)} }
@@ -590,6 +629,7 @@ func (s *sink) Records(p orchestrator.TopicPartition, batch []events.Message) {
 	}
 	s.mu.Lock()
 	s.got = append(s.got, batch...)
+	s.largest = max(s.largest, len(batch))
 	s.mu.Unlock()
 	s.note()
 }
@@ -640,13 +680,18 @@ func (s *sink) waitFailed(t *testing.T) error {
 	return s.failure()
 }
 
-// fill produces values 0 to n-1 to partition 0.
+// fill produces n values from a number on to partition 0.
 func (b *broker) fill(t *testing.T, topic string, from, n int) {
+	t.Helper()
+	b.fillPartition(t, topic, 0, from, n)
+}
+
+func (b *broker) fillPartition(t *testing.T, topic string, partition int32, from, n int) {
 	t.Helper()
 	cl := b.plain(t)
 	var rs []*kgo.Record
 	for i := range n {
-		rs = append(rs, &kgo.Record{Topic: topic, Value: fmt.Append(nil, from+i)})
+		rs = append(rs, &kgo.Record{Topic: topic, Partition: partition, Value: fmt.Append(nil, from+i)})
 	}
 	if err := cl.ProduceSync(ctx(t), rs...).FirstErr(); err != nil {
 		t.Fatal(err)
@@ -700,6 +745,95 @@ func TestNothingIsDeliveredWhilePausedAndNothingIsLost(t *testing.T) {
 			inOrder(t, s.wait(t, total), 0)
 		}
 		inOrder(t, s.all(), 0)
+	})
+}
+
+// together has two partitions delivered from one poll, and calls during for the other one while the first of
+// them is delivered.
+func together(t *testing.T, b *broker, c *kafka.Client, topic string, from int64, sinks [2]*sink, during func(other int32)) {
+	t.Helper()
+	blocker, blocked, release := newSink(), make(chan struct{}), make(chan struct{})
+	gate := b.topic(t, 1)
+	b.fill(t, gate, 0, 1)
+	blocker.on = func() { close(blocked); <-release }
+	c.Consume(tp(gate, 0), 0, blocker)
+	<-blocked
+	var once sync.Once
+	for p := range int32(2) {
+		sinks[p].on = func() { once.Do(func() { during(1 - p) }) }
+		c.Consume(tp(topic, p), from, sinks[p])
+	}
+	close(release)
+}
+
+func TestWhatIsInHandWhenAPartitionIsPausedIsKept(t *testing.T) {
+	onEach(t, func(t *testing.T, b *broker) {
+		c, topic := b.dial(t), b.topic(t, 2)
+		b.fill(t, topic, 0, 10)
+		b.fillPartition(t, topic, 1, 0, 10)
+		sinks := [2]*sink{newSink(), newSink()}
+		paused := make(chan int32, 1)
+		together(t, b, c, topic, 0, sinks, func(other int32) {
+			c.Pause(tp(topic, other))
+			paused <- other
+		})
+		other := <-paused
+		inOrder(t, sinks[1-other].wait(t, 10), 0)
+		b.fillPartition(t, topic, 1-other, 10, 1) // shows that the poll is over
+		sinks[1-other].wait(t, 11)
+		if n := len(sinks[other].all()); n != 0 {
+			t.Fatalf("%d records came to who was paused", n)
+		}
+		c.Resume(tp(topic, other))
+		inOrder(t, sinks[other].wait(t, 10), 0)
+	})
+}
+
+func TestWhatIsInHandWhenAPartitionIsConsumedAnewIsOfTheOldOne(t *testing.T) {
+	onEach(t, func(t *testing.T, b *broker) {
+		c, topic := b.dial(t), b.topic(t, 2)
+		b.fill(t, topic, 0, 10)
+		b.fillPartition(t, topic, 1, 0, 10)
+		sinks, anew := [2]*sink{newSink(), newSink()}, newSink()
+		together(t, b, c, topic, 5, sinks, func(other int32) { c.Consume(tp(topic, other), 0, anew) })
+		inOrder(t, anew.wait(t, 10), 0)
+	})
+}
+
+// counter counts what franz-go fetches of a topic.
+type counter struct {
+	topic string
+	n     atomic.Int64
+}
+
+func (c *counter) OnFetchRecordBuffered(r *kgo.Record) {
+	if r.Topic == c.topic {
+		c.n.Add(1)
+	}
+}
+
+func TestAPausedPartitionIsNotFetched(t *testing.T) {
+	onEach(t, func(t *testing.T, b *broker) {
+		topic, other := b.topic(t, 1), b.topic(t, 1)
+		fetched := &counter{topic: topic}
+		c := b.dial(t, func(c *kafka.Config) { c.Opts = append(c.Opts, kgo.WithHooks(fetched)) })
+		s, o := newSink(), newSink()
+		c.Consume(tp(topic, 0), 0, s)
+		c.Consume(tp(other, 0), 0, o)
+		b.fill(t, topic, 0, 1)
+		s.wait(t, 1)
+		c.Pause(tp(topic, 0))
+		const n = 30
+		for i := range n { // each takes a fetch that carries the neighbour's
+			b.fill(t, topic, i+1, 1)
+			b.fill(t, other, i, 1)
+			o.wait(t, i+1)
+		}
+		if got := fetched.n.Load(); got > n/2 {
+			t.Fatalf("%d records of a paused partition were fetched", got)
+		}
+		c.Resume(tp(topic, 0))
+		inOrder(t, s.wait(t, n+1), 0)
 	})
 }
 
@@ -796,11 +930,16 @@ func TestAnInputThatIsCreatedAnewIsReported(t *testing.T) {
 		b.fill(t, topic, 0, 3)
 		s := newSink()
 		c.Consume(tp(topic, 0), 0, s)
-		c.Consume(tp(topic, 1), 0, newSink())
+		empty := newSink()
+		c.Consume(tp(topic, 1), 0, empty)
 		s.wait(t, 3)
 		b.delete(t, topic)
 		b.create(t, topic, 2)
 		if err := s.waitFailed(t); !errors.Is(err, orchestrator.ErrPositionLost) {
+			t.Fatal(err)
+		}
+		// Offset 0 is in the new topic too, and yet it is not that of the old one.
+		if err := empty.waitFailed(t); !errors.Is(err, orchestrator.ErrPositionLost) {
 			t.Fatal(err)
 		}
 		b.fill(t, topic, 0, 3)
@@ -857,6 +996,7 @@ type assignment struct {
 	held       map[int32]bool
 	generation int32
 	revoking   func()
+	revoked    int
 	lost       int
 }
 
@@ -883,6 +1023,9 @@ func (a *assignment) member() orchestrator.Member {
 				a.revoking()
 			}
 			drop(ps)
+			a.mu.Lock()
+			a.revoked += len(ps)
+			a.mu.Unlock()
 		},
 		Lost: func(ps []int32) {
 			drop(ps)
@@ -928,9 +1071,12 @@ func TestAGroupGivesOutPartitionsAndMovesThemOnlyWhenHandedOver(t *testing.T) {
 		}
 		defer leave2()
 		<-revoking
-		// The first is not done with its partitions, so none of them may be given out.
-		if held, _ := two.has(); len(held) != 0 {
-			t.Fatalf("partitions %v were given to the second while the first handed over", held)
+		// The first is not done with its partitions, so none of them may be given out, however long it
+		// takes; more than two heartbeats would be enough to get them.
+		for end := time.Now().Add(1500 * time.Millisecond); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+			if held, _ := two.has(); len(held) != 0 {
+				t.Fatalf("partitions %v were given to the second while the first handed over", held)
+			}
 		}
 		close(release)
 		until(t, "both have three", func() bool {
@@ -938,6 +1084,12 @@ func TestAGroupGivesOutPartitionsAndMovesThemOnlyWhenHandedOver(t *testing.T) {
 			h2, g2 := two.has()
 			return len(h1) == 3 && len(h2) == 3 && g1 == g2
 		})
+		one.mu.Lock()
+		revoked := one.revoked
+		one.mu.Unlock()
+		if revoked != 3 {
+			t.Fatalf("%d partitions were revoked: what stays must not be interrupted", revoked)
+		}
 		h1, g1 := one.has()
 		h2, _ := two.has()
 		if all := append(h1, h2...); len(slices.Compact(slices.Sorted(slices.Values(all)))) != 6 {

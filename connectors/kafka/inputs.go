@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -38,10 +39,11 @@ type sub struct {
 	p    orchestrator.TopicPartition
 	sink orchestrator.Sink
 
+	paused atomic.Bool // without mu, so that a sink, or who holds a lock that a sink takes, may pause
+
 	mu      sync.Mutex // held while the sink is called
 	next    int64      // records below it were delivered
 	stopped bool
-	paused  bool
 	held    []events.Message // were in hand when it was paused
 	told    int64            // the sink knows that it has all below
 }
@@ -114,10 +116,12 @@ type Reacher interface {
 	Reached(p orchestrator.TopicPartition, next int64)
 }
 
-// Stop ends the delivery; none is under way when it returns. It must not be called from a Sink.
+// Stop ends the delivery; none is under way when it returns. So it must not be called by the sink itself, nor
+// with a lock held that the sink takes.
 func (c *Client) Stop(p orchestrator.TopicPartition) { c.inputs.stop(p) }
 
-// Pause holds the delivery back, from when it returns; what was fetched already is kept.
+// Pause holds the delivery back: none begins after it returned. What is in hand is kept, and no more is
+// fetched.
 func (c *Client) Pause(p orchestrator.TopicPartition) { c.inputs.flow(p, true) }
 
 // Resume lets the delivery go on.
@@ -152,11 +156,7 @@ func (in *inputs) flow(p orchestrator.TopicPartition, paused bool) {
 	if s == nil {
 		return
 	}
-	s.mu.Lock()
-	changed := s.paused != paused
-	s.paused = paused
-	s.mu.Unlock()
-	if changed {
+	if s.paused.Swap(paused) != paused {
 		in.mu.Lock()
 		in.change(flow, s)
 		in.mu.Unlock()
@@ -224,7 +224,7 @@ func (in *inputs) apply(todo []change) {
 			}
 			c.s.mu.Lock()
 			c.s.give(nil)
-			if c.s.paused {
+			if c.s.paused.Load() {
 				in.cl.PauseFetchPartitions(one)
 			} else {
 				in.cl.ResumeFetchPartitions(one)
@@ -281,27 +281,21 @@ func (in *inputs) deliver(ftp kgo.FetchTopicPartition) {
 		in.failed(s, fmt.Errorf("%s/%d: %w: at %d, but the brokers lost what lay above %d", p.Topic, p.Partition, orchestrator.ErrPositionLost,
 			lost.ConsumedTo, lost.ResetTo))
 	case errors.Is(err, kerr.UnknownTopicID):
-		in.failed(s, fmt.Errorf("%s/%d: %w: at %d, of a topic that was deleted and created anew", p.Topic, p.Partition, orchestrator.ErrPositionLost, s.next))
-		// Otherwise franz-go would stay with the old one.
-		in.cl.PurgeTopicsFromConsuming(p.Topic)
-		in.again(p.Topic)
+		in.recreated(p.Topic)
 	default:
 		in.warn(p, err)
 	}
 }
 
-// again asks for the other partitions of a topic that franz-go was told to forget; theirs will fail by
-// themselves if they have to.
-func (in *inputs) again(topic string) {
-	add := make(map[int32]kgo.Offset)
+// recreated fails every partition of a topic that was deleted and created anew: a position in the old one
+// says nothing about the new one, even where it has such an offset.
+func (in *inputs) recreated(topic string) {
 	for p, s := range in.active {
 		if p.Topic == topic {
-			add[p.Partition] = kgo.NewOffset().At(s.next)
+			in.failed(s, fmt.Errorf("%s/%d: %w: at %d, of a topic that was deleted and created anew", p.Topic, p.Partition, orchestrator.ErrPositionLost, s.next))
 		}
 	}
-	if len(add) > 0 {
-		in.cl.AddConsumePartitions(map[string]map[int32]kgo.Offset{topic: add})
-	}
+	in.cl.PurgeTopicsFromConsuming(topic) // or franz-go would stay with the old one
 }
 
 func (s *sub) take(records []*kgo.Record) {
@@ -331,7 +325,7 @@ func (s *sub) take(records []*kgo.Record) {
 // give hands over what is held and batch, unless the sub is paused. It is called with mu held.
 func (s *sub) give(batch []events.Message) {
 	s.held = append(s.held, batch...)
-	if s.stopped || s.paused {
+	if s.stopped || s.paused.Load() {
 		return
 	}
 	if batch = s.held; len(batch) > 0 {

@@ -2,6 +2,7 @@ package kafka_test
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"net"
 	"sync"
@@ -20,6 +21,16 @@ type wire struct {
 
 	mute atomic.Bool // what we send is lost
 	deaf atomic.Bool // what we are sent is lost
+
+	key  int16 // of the request to do something before
+	what func()
+}
+
+// before has f called once, before a request with that key is sent.
+func (w *wire) before(key int16, f func()) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.key, w.what = key, f
 }
 
 func newSwitch() *wire { return &wire{} }
@@ -49,6 +60,18 @@ type wired struct {
 func (c wired) Write(b []byte) (int, error) {
 	if c.w.mute.Load() {
 		return len(b), nil
+	}
+	// A request is sent in one write: its size, then its key.
+	c.w.mu.Lock()
+	what := c.w.what
+	if what != nil && len(b) > 6 && int16(binary.BigEndian.Uint16(b[4:])) == c.w.key {
+		c.w.what = nil
+	} else {
+		what = nil
+	}
+	c.w.mu.Unlock()
+	if what != nil {
+		what()
 	}
 	return c.Conn.Write(b)
 }
