@@ -13,7 +13,7 @@ func SetRaw(p *Pebble, key, value []byte) error { return p.db.Set(key, value, pe
 // SetFormat replaces the marker of a store that is not open; nil removes it.
 func SetFormat(t *testing.T, on vfs.FS, dir string, format []byte) {
 	t.Helper()
-	db, err := pebble.Open(dir, &pebble.Options{FS: on})
+	db, err := pebble.Open(dir, &pebble.Options{FS: on, Logger: pebbleLogger{&Pebble{}}})
 	if err != nil {
 		t.Fatal(err)
 	}

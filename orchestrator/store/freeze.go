@@ -46,8 +46,9 @@ func (f *freezer) failed(name, op string, err error) {
 	if mutant.On("store-blind-to-write-errors") {
 		return
 	}
-	f.freeze()
+	// The cause is told before anything can be noticed to be missing.
 	f.onFail(fmt.Errorf("%s %s: %w", op, name, err))
+	f.freeze()
 }
 
 // file hides where a file comes from: a failed or refused creation gives one that swallows what is written.

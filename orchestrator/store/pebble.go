@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
@@ -208,7 +209,10 @@ func (p *Pebble) pebbleOptions(opts Options) *pebble.Options {
 			BackgroundError: func(err error) {
 				if p.failed() == nil {
 					p.log.Warn("background work of the store failed", "store", p.dir, "error", err)
+					return
 				}
+				// Pebble tries again at once, and for ever, until somebody closes it.
+				time.Sleep(50 * time.Millisecond)
 			},
 			// Whoever reads the damaged part gets an error of its own; the default here is to exit.
 			DataCorruption: func(info pebble.DataCorruptionInfo) {
@@ -281,8 +285,9 @@ func destroy(on vfs.FS, dir string) error {
 
 // fail records the first failure, and keeps the disk as it is.
 func (p *Pebble) fail(err error) {
+	first := p.failure.CompareAndSwap(nil, &err)
 	p.fs.freeze()
-	if p.failure.CompareAndSwap(nil, &err) {
+	if first {
 		p.log.Error("the store failed", "store", p.dir, "error", err)
 	}
 }

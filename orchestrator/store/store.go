@@ -1,7 +1,7 @@
 // Package store keeps a shard's rows on this machine: in Pebble, or in memory for tests.
 //
 // A store is a cache of the journal: it may lag behind it, and is thrown away whenever it is in doubt. It
-// may import events alone. The rule that must not break: the state row, which says up to where the journal
+// may import events, and internal/mutant. The rule that must not break: the state row, which says up to where the journal
 // was applied, changes in the same atomic batch as the rows it speaks of.
 package store
 

@@ -32,6 +32,7 @@ func Run(t *testing.T, open func(t *testing.T) store.Store) {
 		{"a timer that stays due stays", timerStays},
 		{"timers come in order of due time, then key", timersInOrder},
 		{"an earlier timer is seen at once", earlierTimer},
+		{"a timer just after the last look is seen", timerAfterLook},
 		{"a timer that is set and dropped in one batch is gone", timerSetAndDropped},
 		{"ops take effect in order", opsInOrder},
 		{"a deleted range is gone with its timers", deleteRange},
@@ -255,6 +256,15 @@ func timersInOrder(t *testing.T, s store.Store) {
 	wantTimers(t, s, -1)
 	wantNextDue(t, s, 1)
 
+	// In the order of a clock, to the very edge of each timer.
+	for _, until := range []int64{0, 1, 254, 255, math.MaxInt64 - 1} {
+		want := 0
+		for want < len(all) && all[want].Due <= until {
+			want++
+		}
+		wantTimers(t, s, until, all[:want]...)
+		wantNextDue(t, s, 1)
+	}
 	seen := 0
 	if err := s.Due(math.MaxInt64, func(store.Timer) bool { seen++; return seen < 3 }); err != nil || seen != 3 {
 		t.Fatalf("stopped after %d timers, %v, want 3", seen, err)
@@ -273,6 +283,19 @@ func earlierTimer(t *testing.T, s store.Store) {
 		if got := Timers(t, s, want); len(got) != 1 {
 			t.Fatalf("%d timers until %d, want 1", len(got), want)
 		}
+	}
+}
+
+func timerAfterLook(t *testing.T, s store.Store) {
+	Apply(t, s, func(b *store.Batch) { b.Set(Key(1, 1), 10, 0, nil, 1) })
+	wantTimers(t, s, 9)
+	wantTimers(t, s, 10, store.Timer{Due: 10, Key: Key(1, 1)})
+	wantNextDue(t, s, 10)
+	Apply(t, s, func(b *store.Batch) { b.Set(Key(1, 1), 0, 10, nil, 1) })
+	wantTimers(t, s, 50)
+	for _, due := range []int64{51, 50, 49} {
+		Apply(t, s, func(b *store.Batch) { b.Set(Key(1, int(due)), due, 0, nil, 1) })
+		wantNextDue(t, s, due)
 	}
 }
 
@@ -533,8 +556,9 @@ func ownership(t *testing.T, s store.Store) {
 	clear(key)
 	clear(value)
 	clear(st)
+	asked := Key(1, 1)
 	for range 2 {
-		got, ok, err := s.Get(Key(1, 1))
+		got, ok, err := s.Get(asked)
 		if err != nil || !ok || !sameRow(got, row(Key(1, 1), "value", 5, 1)) {
 			t.Fatalf("get: %v, %v, %v", got, ok, err)
 		}
