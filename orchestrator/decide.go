@@ -30,6 +30,8 @@ func (s *Shard) deliver(d delivery) {
 		return
 	}
 	in.queue = append(in.queue, d.batch...)
+	in.reached = max(in.reached, d.reached)
+	in.drained()
 }
 
 // throttle holds the delivery of inputs back that have enough to decide.
@@ -73,6 +75,7 @@ func (s *Shard) decideAll() (more bool, err error) {
 		}
 		if len(in.queue) == 0 {
 			in.queue = nil
+			in.drained()
 		}
 	}
 	return more || budget == 0, nil
@@ -106,6 +109,9 @@ func (s *Shard) take(in *input, m *events.Message) error {
 	in.next = m.Offset + 1
 	if in.ahead.Has(m.Offset) {
 		return nil // answered ahead of the position, before a restart
+	}
+	if why, ok := m.Header(events.HeaderReason); ok && m.Key == nil && m.Value == nil {
+		return s.quarantine(in, m, nil, errors.New(why)) // in place of a batch that could not be read
 	}
 	original, origin := *m, (*events.Origin)(nil)
 	if m.Topic == s.topics.Inbox() {

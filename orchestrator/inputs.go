@@ -23,10 +23,12 @@ type input struct {
 	tp    TopicPartition
 	ahead *journal.Mark // of the deciding state: what is answered already
 	queue []events.Message
-	next  int64   // everything below was looked at
-	open  []int64 // offsets looked at and not finished, ascending
-	until int64   // end of the backlog as seen at the claim (L10)
-	own   bool    // the application's own topic, not a domain topic
+	next  int64 // everything below was looked at
+	// reached: below it nothing more comes than what is queued.
+	reached int64
+	open    []int64 // offsets looked at and not finished, ascending
+	until   int64   // end of the backlog as seen at the claim (L10)
+	own     bool    // the application's own topic, not a domain topic
 
 	paused  bool
 	failed  bool
@@ -44,6 +46,13 @@ func (in *input) low() int64 {
 
 // begin opens the offset: the position does not pass it before finish.
 func (in *input) begin(offset int64) { in.open = append(in.open, offset) }
+
+// drained passes offsets that hold no record, once everything before them was looked at.
+func (in *input) drained() {
+	if len(in.queue) == 0 {
+		in.next = max(in.next, in.reached)
+	}
+}
 
 func (in *input) finish(offset int64) {
 	if i, ok := slices.BinarySearch(in.open, offset); ok {

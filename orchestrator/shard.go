@@ -149,9 +149,10 @@ type ack struct {
 }
 
 type delivery struct {
-	tp    TopicPartition
-	batch []events.Message
-	err   error
+	tp      TopicPartition
+	batch   []events.Message
+	err     error
+	reached int64 // no record lies below it that was not delivered
 }
 
 // note wakes the shard for what was just left in the mailbox.
@@ -165,6 +166,11 @@ func (m *mailbox) note() {
 // Records implements Sink.
 func (s *Shard) Records(p TopicPartition, batch []events.Message) {
 	s.deposit(delivery{tp: p, batch: batch})
+}
+
+// Reached is told where a partition's last offsets hold no record, as the end of a transaction leaves them.
+func (s *Shard) Reached(p TopicPartition, next int64) {
+	s.deposit(delivery{tp: p, reached: next})
 }
 
 // Failed implements Sink.

@@ -627,3 +627,30 @@ func TestACorruptInstanceDoesNotStopItsNeighbours(t *testing.T) {
 		t.Errorf("%d commands, want the neighbour's as well", len(ids))
 	}
 }
+
+// The last offsets of a partition that is written in transactions hold no record: the backlog is decided
+// all the same, and timers fire.
+func TestAPartitionThatEndsWithoutARecordIsNoBacklog(t *testing.T) {
+	st := newStory(t, 1, oneStep)
+	a := st.open(0, "a")
+	st.order(0, "x")
+	must(t, st.turn(a))
+	st.order(0, "marker")
+	replies := TopicPartition{"orders", 0}
+	st.kafka.mu.Lock()
+	st.kafka.sinks[replies].next++ // b's reader will not see a record there
+	st.kafka.mu.Unlock()
+	b := st.open(0, "b")
+	b.byPlace[replies].queue, b.mail.records = nil, nil
+	st.advance(time.Minute)
+	b.cfg.BacklogWait = time.Hour
+	must(t, st.turn(b))
+	if n := st.timersFired(0); n != 0 {
+		t.Fatalf("%d timers fired before the end was reached", n)
+	}
+	b.Reached(replies, 2)
+	must(t, st.turn(b))
+	if n := st.timersFired(0); n != 1 {
+		t.Errorf("%d timers fired after the end was reached, want 1", n)
+	}
+}
