@@ -67,6 +67,8 @@ func (m *model) part(tp TopicPartition) *modelPart {
 	return m.parts[tp]
 }
 
+func (m *model) Check(context.Context, Needs) ([]error, error) { return nil, nil }
+
 func (m *model) Topics(context.Context, ...string) (map[string]Topic, error) {
 	return nil, errors.New("not modelled")
 }

@@ -32,8 +32,20 @@ type Topic struct {
 	Config      map[string]string // effective values; nil when not allowed to read them
 }
 
+// Needs are what an application needs of its cluster, besides its own topics.
+type Needs struct {
+	App       string
+	Shards    int      // partitions of journal, inbox and replies; 0: any number, as long as it is the same
+	Inputs    []string // domain topics, which must exist
+	Commands  []string // topics of commands, which must exist
+	Lifecycle bool     // <app>.lifecycle must exist
+}
+
 // Kafka is a connection to a cluster.
 type Kafka interface {
+	// Check asks the cluster whether the application can run on it. The error names everything that keeps it
+	// from that, each with code, cause and cure; the warnings are risks that one may choose to live with.
+	Check(ctx context.Context, n Needs) (warnings []error, err error)
 	// Topics describes the named topics; one that does not exist has 0 partitions. An unreachable cluster
 	// is an error that names the addresses.
 	Topics(ctx context.Context, names ...string) (map[string]Topic, error)

@@ -3,7 +3,7 @@ package orchestrator
 import (
 	"context"
 	"errors"
-	"fmt"
+	"slices"
 )
 
 // ErrShardCount says that the application's topics do not have the partition count it was created with.
@@ -29,35 +29,50 @@ func (l layout) inputsOf(shard int32) []TopicPartition {
 	return out
 }
 
+// needs is what the definitions ask of the cluster.
+func (e *Engine) needs() Needs {
+	n := Needs{App: e.cfg.App, Lifecycle: e.cfg.Lifecycle}
+	add := func(list *[]string, topic string) {
+		if !slices.Contains(*list, topic) {
+			*list = append(*list, topic)
+		}
+	}
+	for _, p := range e.plans {
+		add(&n.Inputs, p.Start.Topic)
+		for _, node := range p.Nodes {
+			if node.Step == nil {
+				continue
+			}
+			add(&n.Commands, node.Step.Topic)
+			if node.Step.Undo != nil {
+				add(&n.Commands, node.Step.Undo.Topic)
+			}
+		}
+	}
+	return n
+}
+
 // inspect looks at the application's topics, and refuses what would lose something later.
 func (e *Engine) inspect(ctx context.Context) (layout, error) {
-	own := []string{e.topics.Journal(), e.topics.Inbox(), e.topics.Replies()}
-	names := append([]string{}, own...)
-	for _, p := range e.plans {
-		names = append(names, p.Start.Topic)
+	needs := e.needs()
+	warnings, err := e.cfg.Kafka.Check(ctx, needs)
+	for _, w := range warnings {
+		e.log.Warn("the cluster risks something", "err", w)
 	}
-	names = append(names, e.topics.Quarantine())
-	found, err := e.cfg.Kafka.Topics(ctx, names...)
 	if err != nil {
 		return layout{}, err
 	}
-	l := layout{domain: map[string]int{}, ids: map[string][16]byte{}}
-	var errs []error
-	for _, name := range names {
-		t := found[name]
+	own := []string{e.topics.Journal(), e.topics.Inbox(), e.topics.Replies()}
+	found, err := e.cfg.Kafka.Topics(ctx, append(own, needs.Inputs...)...)
+	if err != nil {
+		return layout{}, err
+	}
+	l := layout{shards: found[own[0]].Partitions, domain: map[string]int{}, ids: map[string][16]byte{}}
+	for name, t := range found {
 		l.ids[name] = t.ID
-		if t.Partitions == 0 {
-			errs = append(errs, fmt.Errorf("topic %s does not exist: create it with `skald topics apply`", name))
-		}
 	}
-	l.shards = found[e.topics.Journal()].Partitions
-	for _, name := range own {
-		if n := found[name].Partitions; n != l.shards && n != 0 {
-			errs = append(errs, fmt.Errorf("%w: %s has %d partitions and %s has %d; the three of an application have one each per shard, fixed when it is created", ErrShardCount, name, n, e.topics.Journal(), l.shards))
-		}
+	for _, topic := range needs.Inputs {
+		l.domain[topic] = found[topic].Partitions
 	}
-	for _, p := range e.plans {
-		l.domain[p.Start.Topic] = found[p.Start.Topic].Partitions
-	}
-	return l, errors.Join(errs...)
+	return l, nil
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"slices"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/skald-io/skald/cmd/skald/internal/shop"
 	"github.com/skald-io/skald/connectors/kafka"
+	"github.com/skald-io/skald/orchestrator"
 )
 
 const topicsAbout = `An application needs <app>.journal, <app>.inbox and <app>.replies, which nothing but Skald deletes from, and
@@ -207,9 +209,9 @@ func demoTopics(ctx context.Context, s *screen, client *kafka.Client, brokers []
 		}
 		s.Note("created %d topics with replication %d%s", len(applied.Created), min(nodes, 3), why)
 	}
-	check := kafka.CheckOptions{App: o.app, Inputs: []string{shop.OrdersTopic}, Commands: commands}
+	check := orchestrator.Needs{App: o.app, Inputs: []string{shop.OrdersTopic}, Commands: commands}
 	if o.shardsSet {
-		check.Partitions = o.shards
+		check.Shards = o.shards
 	}
 	warnings, err := client.Check(ctx, check)
 	if err != nil {
@@ -228,11 +230,15 @@ func demoTopics(ctx context.Context, s *screen, client *kafka.Client, brokers []
 }
 
 // warningLines says each kind of warning once, with the first topic that has it.
-func warningLines(warnings []*kafka.Error) []string {
+func warningLines(warnings []error) []string {
 	var codes []string
 	count := map[string]int{}
 	first := map[string]*kafka.Error{}
-	for _, w := range warnings {
+	for _, warning := range warnings {
+		var w *kafka.Error
+		if !errors.As(warning, &w) {
+			continue
+		}
 		if count[w.Code]++; count[w.Code] == 1 {
 			codes = append(codes, w.Code)
 			first[w.Code] = w

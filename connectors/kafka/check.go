@@ -11,15 +11,6 @@ import (
 	"github.com/skald-io/skald/orchestrator"
 )
 
-// CheckOptions say what an application needs of its cluster.
-type CheckOptions struct {
-	App        string
-	Partitions int      // of journal, inbox and replies; 0: any number, as long as it is the same
-	Inputs     []string // domain topics, which must exist
-	Commands   []string // topics of commands, which must exist
-	Lifecycle  bool     // <app>.lifecycle must exist
-}
-
 const applyCure = "`skald topics plan` shows what is needed, `skald topics apply` creates what is missing"
 
 // missing says that a topic does not exist.
@@ -28,16 +19,16 @@ func missing(topic string) *Error {
 }
 
 // Check asks the cluster whether the application can run on it. The error joins an *Error for each thing
-// that keeps it from running, or is the one that says that no broker answers. The warnings name risks that
-// one may choose to live with.
-func (c *Client) Check(ctx context.Context, o CheckOptions) (warnings []*Error, err error) {
-	names := events.Topics{App: o.App}
+// that keeps it from running, or is the one that says that no broker answers. The warnings, each an *Error,
+// name risks that one may choose to live with.
+func (c *Client) Check(ctx context.Context, n orchestrator.Needs) (warnings []error, err error) {
+	names := events.Topics{App: n.App}
 	own := []string{names.Journal(), names.Inbox(), names.Replies()}
 	all := append(own, names.Quarantine())
-	if o.Lifecycle {
+	if n.Lifecycle {
 		all = append(all, names.Lifecycle())
 	}
-	all = append(append(all, o.Inputs...), o.Commands...)
+	all = append(append(all, n.Inputs...), n.Commands...)
 	topics, err := c.Topics(ctx, all...)
 	if err != nil {
 		return nil, err
@@ -52,7 +43,7 @@ func (c *Client) Check(ctx context.Context, o CheckOptions) (warnings []*Error, 
 		}
 		seen[name] = true
 	}
-	want := o.Partitions
+	want := n.Shards
 	for _, name := range own {
 		t := topics[name]
 		if t.Partitions == 0 {

@@ -277,7 +277,7 @@ func TestAnUnreachableClusterIsNamed(t *testing.T) {
 	l.Close()
 	c := (&broker{addr: addr}).dial(t)
 	start := time.Now()
-	_, err = c.Check(ctx(t), kafka.CheckOptions{App: "shop"})
+	_, err = c.Check(ctx(t), orchestrator.Needs{App: "shop"})
 	if codeOf(err) != kafka.CodeUnreachable || !strings.Contains(err.Error(), addr) {
 		t.Fatalf("%v", err)
 	}
@@ -293,7 +293,7 @@ func TestAPlanIsAppliedOnceAndNeverAltersWhatExists(t *testing.T) {
 	onEach(t, func(t *testing.T, b *broker) {
 		c, app := b.dial(t), name(t)
 		o := kafka.PlanOptions{App: app, Partitions: 4, Replication: 1, Inputs: []string{app + "-orders"}, Commands: []string{app + "-payments"}, Lifecycle: true, Create: true}
-		check := kafka.CheckOptions{App: app, Partitions: 4, Inputs: o.Inputs, Commands: o.Commands, Lifecycle: true}
+		check := orchestrator.Needs{App: app, Shards: 4, Inputs: o.Inputs, Commands: o.Commands, Lifecycle: true}
 
 		_, err := c.Check(ctx(t), check)
 		for _, topic := range []string{".journal", ".inbox", ".replies", ".quarantine", ".lifecycle", "-orders", "-payments"} {
@@ -310,7 +310,7 @@ func TestAPlanIsAppliedOnceAndNeverAltersWhatExists(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, w := range warnings { // one broker cannot do better
-			if w.Code != kafka.CodeReplication && w.Code != kafka.CodeMinISR {
+			if codeOf(w) != kafka.CodeReplication && codeOf(w) != kafka.CodeMinISR {
 				t.Errorf("%v", w)
 			}
 		}
@@ -324,7 +324,7 @@ func TestAPlanIsAppliedOnceAndNeverAltersWhatExists(t *testing.T) {
 				t.Errorf("%s", d)
 			}
 		}
-		check.Partitions = 5
+		check.Shards = 5
 		if _, err := c.Check(ctx(t), check); codeOf(err) != kafka.CodePartitions {
 			t.Errorf("%v", err)
 		}
@@ -374,10 +374,10 @@ func TestWhatWouldLoseSagasIsRefusedAtTheStart(t *testing.T) {
 				}
 				b.create(t, p.Name, p.Partitions, config...)
 			}
-			warnings, err := b.dial(t).Check(ctx(t), kafka.CheckOptions{App: "shop"})
+			warnings, err := b.dial(t).Check(ctx(t), orchestrator.Needs{App: "shop"})
 			var found *kafka.Error
-			for _, w := range warnings {
-				if w.Code == c.code && w.Topic == "shop."+c.topic {
+			for _, warning := range warnings {
+				if w := (*kafka.Error)(nil); errors.As(warning, &w) && w.Code == c.code && w.Topic == "shop."+c.topic {
 					found = w
 				}
 			}
