@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/skald-io/skald/events"
+	"github.com/skald-io/skald/internal/mutant"
 )
 
 // handler is a registered function without its types. bind decodes the payload; what it returns executes.
@@ -75,7 +76,7 @@ func (x *executor) turn(ctx context.Context, tx Tx, c *command, run func(context
 	if err != nil {
 		return a, false, false, err
 	}
-	if own.Answer != nil {
+	if own.Answer != nil && !mutant.On("participant-forgets-its-answers") {
 		return *own.Answer, true, false, nil
 	}
 	forward := c.phase == events.Forward
@@ -94,7 +95,7 @@ func (x *executor) turn(ctx context.Context, tx Tx, c *command, run func(context
 				err = x.remember(tx, c, own, a, false)
 			}
 			return a, false, false, err
-		case !x.atomic && !own.Started:
+		case !x.atomic && !own.Started && !mutant.On("participant-call-not-noted"):
 			own.Started, own.Until = true, x.until(c)
 			return a, false, true, join(tx.Remember(c.idempotency, own), tx.Commit)
 		}
@@ -103,7 +104,7 @@ func (x *executor) turn(ctx context.Context, tx Tx, c *command, run func(context
 		if err != nil {
 			return a, false, false, err
 		}
-		undone.Undone, undone.Until = true, max(undone.Until, x.until(c))
+		undone.Undone, undone.Until = !mutant.On("participant-tombstone-not-kept"), max(undone.Until, x.until(c))
 		return a, false, true, join(tx.Remember(c.undoes, undone), tx.Commit)
 	} else if undecodable != nil {
 		x.log(c, "undo rejected: its payload cannot be decoded", undecodable)
@@ -123,7 +124,11 @@ func (x *executor) turn(ctx context.Context, tx Tx, c *command, run func(context
 		}
 		a = answerTo(err)
 		a.Message, a.Code, a.Time = bounded(a.Message, events.MaxMessage), bounded(a.Code, maxCode), x.now().UnixMilli()
-		if a.Outcome != events.ReplyRejected || !forward {
+		if mutant.On("participant-failed-handler-commits") {
+			err := tx.Commit()
+			return a, false, false, err
+		}
+		if a.Outcome != events.ReplyRejected || !forward || mutant.On("participant-rejection-not-remembered") {
 			return a, false, false, nil // the transaction, and with it what the handler wrote, is rolled back
 		}
 		tx.Rollback()
@@ -164,6 +169,9 @@ func (x *executor) remember(tx Tx, c *command, own Memory, a Answer, applied boo
 func (x *executor) call(ctx context.Context, c *command, run func(context.Context, Call) ([]byte, error), call Call) (value []byte, err error) {
 	defer func() {
 		if p := recover(); p != nil {
+			if mutant.On("participant-panic-escapes") {
+				panic(p)
+			}
 			x.log(c, "the handler panicked", nil, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
 			value, err = nil, Retry(CodePanic, "the handler panicked: %v", p)
 		}
@@ -194,7 +202,7 @@ func (x *executor) ledgerFailed(ctx context.Context, c *command, err error) (Ans
 
 // late is how long ago the command expired, as far as clocks can tell.
 func (x *executor) late(c *command) time.Duration {
-	if c.expiry == 0 {
+	if c.expiry == 0 || mutant.On("participant-expiry-ignored") {
 		return 0
 	}
 	return x.now().Sub(time.UnixMilli(c.expiry)) - x.skew
@@ -203,6 +211,9 @@ func (x *executor) late(c *command) time.Duration {
 // until is how long the command must be remembered: it may come again until it expires, and be looked for
 // by its undo after that.
 func (x *executor) until(c *command) int64 {
+	if mutant.On("participant-forgets-before-expiry") {
+		return x.now().UnixMilli()
+	}
 	return max(x.now().UnixMilli(), c.expiry) + x.retention.Milliseconds()
 }
 

@@ -729,7 +729,7 @@ func TestAPositionDoesNotPassACommandThatIsBeingExecuted(t *testing.T) {
 		t.Fatal("no command is behind the slow one")
 	}
 	if got := s.lag(); got < int64(behind)+1 {
-		t.Errorf("%d commands are uncommitted, at least %d must be", got, behind+1)
+		t.Fatalf("%d commands are uncommitted, at least %d must be", got, behind+1)
 	}
 	s.payments(Config{}, w)
 	s.expect(slow, "done", "")

@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/skald-io/skald/internal/mutant"
 )
 
 // place names a partition.
@@ -133,13 +135,16 @@ func (q *queue) finish(w *queued, done bool) {
 	p := w.part
 	p.begun--
 	q.changed.Broadcast()
-	if p.gone || !done {
+	if p.gone || !done && !mutant.On("participant-position-passes-unsent-reply") {
 		return
 	}
 	p.open[w.number-p.base].done = true
 	n := 0
 	for n < len(p.open) && p.open[n].done {
 		n++
+	}
+	if mutant.On("participant-position-passes-open-command") {
+		n = max(n, w.number-p.base+1)
 	}
 	if n == 0 {
 		return
