@@ -10,6 +10,8 @@ import (
 	"unicode/utf8"
 
 	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/skald-io/skald/internal/mutant"
 )
 
 // Header names of the CloudEvents 1.0 Kafka binding, binary mode, and of Skald's extensions to it.
@@ -450,7 +452,7 @@ func commandHeaders(app string, r *Record, trace []Header, e *Emit) []Header {
 		values = appendTimestamp(values, e.Expiry)
 		add(HeaderExpiryTime)
 	}
-	if e.Phase == Compensate {
+	if e.Phase == Compensate && !mutant.On("events-undo-names-nothing") {
 		forward := id
 		forward.Phase = Forward
 		values = forward.appendIdempotencyKey(values, e.Step)
@@ -509,7 +511,7 @@ func WrapForward(m *Message, origin Origin) Message {
 	b = protowire.AppendVarint(protowire.AppendTag(b, 15, protowire.VarintType), uint64(m.Time))
 	headers := make([]Header, 0, len(m.Headers)+1)
 	for _, h := range m.Headers {
-		if h.Key != HeaderForward {
+		if h.Key != HeaderForward || mutant.On("events-forged-origin-kept") {
 			headers = append(headers, h)
 		}
 	}

@@ -6,6 +6,8 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+
+	"github.com/skald-io/skald/internal/mutant"
 )
 
 // SlotsPerShard is how many slots an application has for each shard it is created with. The number of
@@ -25,6 +27,9 @@ type InstanceID [16]byte
 // application's number of slots, from SlotsPerShard to 65,536.
 func NewInstanceID(app, definition, key, messageID string, slots int) InstanceID {
 	h := sha256.New()
+	if mutant.On("events-instance-without-message") {
+		messageID = ""
+	}
 	for _, s := range []string{app, definition, key, messageID} {
 		var n [8]byte
 		binary.BigEndian.PutUint64(n[:], uint64(len(s)))

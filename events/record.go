@@ -7,6 +7,8 @@ import (
 	"fmt"
 
 	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/skald-io/skald/internal/mutant"
 )
 
 // Format is the version of the journal's encoding that this build writes, and the newest it reads. It is
@@ -318,7 +320,7 @@ func DecodeRecord(b []byte) (*Record, error) {
 	if len(b) == 0 {
 		return nil, fmt.Errorf("journal record: %w: empty", ErrMalformed)
 	}
-	if b[0] > Format {
+	if b[0] > Format && !mutant.On("events-newer-format-read") {
 		return nil, fmt.Errorf("journal record: %w (%d; this build reads up to %d)", ErrNewerFormat, b[0], Format)
 	}
 	if b[0] == 0 {

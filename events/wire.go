@@ -6,6 +6,8 @@ import (
 	"math"
 
 	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/skald-io/skald/internal/mutant"
 )
 
 // The journal's encoding is that of Protocol Buffers, so that journal.proto describes it to any language;
@@ -130,7 +132,12 @@ func varint(b []byte) (uint64, int) {
 }
 
 // keep puts a field this build does not know aside, to be written again as it stands, after the known ones.
-func (f *reader) keep() { f.unknown = append(f.unknown, f.raw...) }
+func (f *reader) keep() {
+	if mutant.On("events-unknown-fields-dropped") {
+		return
+	}
+	f.unknown = append(f.unknown, f.raw...)
+}
 
 // count is how many fields of the current number are left, this one included: so that a list is allocated
 // once, and never beyond a fixed multiple of its bytes.
