@@ -3,7 +3,6 @@ package events
 import (
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"fmt"
 
 	"google.golang.org/protobuf/encoding/protowire"
@@ -15,9 +14,6 @@ import (
 // the first byte of every journal record. Fields may be added without a new format, because readers keep
 // what they do not know; a record that an older reader would misunderstand needs one.
 const Format = 1
-
-// ErrNewerFormat says that a record was written in a format this build does not read.
-var ErrNewerFormat = errors.New("written in a newer journal format")
 
 // Kind is the kind of a journal record.
 type Kind uint8
@@ -315,13 +311,13 @@ func (r *Record) SizeHint() int {
 }
 
 // DecodeRecord reads an encoded record. The result aliases b. Damaged bytes give ErrMalformed, a format
-// above Format gives ErrNewerFormat.
+// above Format gives a *NewerFormatError.
 func DecodeRecord(b []byte) (*Record, error) {
 	if len(b) == 0 {
 		return nil, fmt.Errorf("journal record: %w: empty", ErrMalformed)
 	}
 	if b[0] > Format && !mutant.On("events-newer-format-read") {
-		return nil, fmt.Errorf("journal record: %w (%d; this build reads up to %d)", ErrNewerFormat, b[0], Format)
+		return nil, fmt.Errorf("journal record: %w", &NewerFormatError{b[0], claimedBy(b[1:])})
 	}
 	if b[0] == 0 {
 		return nil, fmt.Errorf("journal record: %w: format 0", ErrMalformed)

@@ -27,6 +27,8 @@ func TestARecordOfANewerFormatIsRefusedAsSuch(t *testing.T) {
 			b[0] = format
 			if _, err := DecodeRecord(b); !errors.Is(err, ErrNewerFormat) || errors.Is(err, ErrMalformed) || !strings.Contains(err.Error(), fmt.Sprint(format)) {
 				t.Errorf("format %d: %v", format, err)
+			} else if r.Claim != nil && !strings.Contains(err.Error(), r.Claim.Build) || r.Checkpoint != nil && !strings.Contains(err.Error(), r.Checkpoint.Claim.Build) {
+				t.Errorf("format %d: the build that wrote it is not named: %v", format, err)
 			}
 		}
 		b[0] = 0

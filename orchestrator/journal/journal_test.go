@@ -163,6 +163,13 @@ func TestANewerFormatIsRefusedWithTheBuildThatWroteIt(t *testing.T) {
 	if !errors.Is(err, events.ErrNewerFormat) || !bytes.Contains([]byte(err.Error()), []byte("v9.1.0")) {
 		t.Errorf("error %v does not name the build", err)
 	}
+	newer := events.Record{Kind: events.KindClaim, Nonce: events.Nonce{2}, Term: 2, Claim: &events.Claim{Node: "m", Build: "v10.0.0"}}
+	value := newer.Encode(nil)
+	value[0] = events.Format + 1
+	_, _, err = st.Fold(1, false, value, rows{})
+	if !errors.Is(err, events.ErrNewerFormat) || !bytes.Contains([]byte(err.Error()), []byte("v10.0.0")) {
+		t.Errorf("error %v does not name the build of the newer claim", err)
+	}
 }
 
 func TestAJournalWithoutItsHeadIsRefused(t *testing.T) {

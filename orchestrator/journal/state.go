@@ -38,7 +38,7 @@ type State struct {
 	At      int64    // of the last accepted record
 	// EmitFrom is an offset at or below that of the first record whose emissions may be open.
 	EmitFrom int64
-	// Checkpoint is the last accepted checkpoint's sequence; Bytes counts the encoded size of what was
+	// Checkpoint is the last accepted checkpoint's sequence; Bytes counts the encoded size of the decisions
 	// accepted since.
 	Checkpoint uint64
 	Bytes      int64
@@ -86,8 +86,9 @@ func NewState() *State {
 func (s *State) Fold(offset int64, start bool, value []byte, rows Rows) (Verdict, *events.Record, error) {
 	rec, err := events.DecodeRecord(value)
 	if err != nil {
-		if errors.Is(err, events.ErrNewerFormat) && s.Claim.Build != "" {
-			err = fmt.Errorf("%w; the shard's current owner runs build %s", err, s.Claim.Build)
+		if newer := (*events.NewerFormatError)(nil); errors.As(err, &newer) && newer.Build == "" {
+			// Only who holds the claim writes anything but claims.
+			err = fmt.Errorf("journal record: %w", &events.NewerFormatError{Format: newer.Format, Build: s.Claim.Build})
 		}
 		return 0, nil, err
 	}
@@ -111,7 +112,9 @@ func (s *State) Take(offset int64, rec *events.Record, hash events.Hash, size in
 	if v == Accepted && rec.Kind != events.KindClaim {
 		s.Apply(rec, hash, rows)
 		s.At = offset
-		s.Bytes += int64(size)
+		if rec.Kind == events.KindDecision { // carries must not bring the next round about
+			s.Bytes += int64(size)
+		}
 	}
 	return v
 }
