@@ -392,7 +392,15 @@ func TestCompactionKeepsTheRows(t *testing.T) {
 		}
 		must(t, st.turn(a))
 	}
-	waitFor(t, func() bool { must(t, st.turn(a)); return a.stats.rounds.Load() >= 5 })
+	orders := 120
+	waitFor(t, func() bool {
+		st.order(0, keyOn(0, 1, orders))
+		orders++
+		must(t, st.turn(a))
+		a.background.Wait()
+		must(t, st.turn(a))
+		return a.stats.rounds.Load() >= 5
+	})
 	if start := st.kafka.part(TopicPartition{"shop.journal", 0}).start; start == 0 {
 		t.Error("nothing was trimmed")
 	}
@@ -401,8 +409,8 @@ func TestCompactionKeepsTheRows(t *testing.T) {
 	b := st.open(0, "b")
 	st.order(0, "after")
 	must(t, st.turn(b))
-	if n := len(st.heads(0)); n != 121 {
-		t.Errorf("%d instances after a rebuild from the compacted journal, want 121", n)
+	if n := len(st.heads(0)); n != orders+1 {
+		t.Errorf("%d instances after a rebuild from the compacted journal, want %d", n, orders+1)
 	}
 }
 
@@ -653,4 +661,38 @@ func TestAPartitionThatEndsWithoutARecordIsNoBacklog(t *testing.T) {
 	if n := st.timersFired(0); n != 1 {
 		t.Errorf("%d timers fired after the end was reached, want 1", n)
 	}
+}
+
+// G9: an owner is paused; its shard moves, the new owner compacts and trims the journal past what the old one
+// knows. It wakes: the claim that superseded it is gone from the journal, and must not be taken for absent.
+func TestAnOwnerThatWakesAfterATrimChangesNothing(t *testing.T) {
+	st := newStory(t, 1, twoSteps)
+	a := st.open(0, "a")
+	st.order(0, "x")
+	must(t, st.turn(a))
+	b := st.open(0, "b")
+	ids, _ := st.commands("payments")
+	st.reply(0, ids[0], "")
+	must(t, st.turn(b))
+	b.cfg.CompactAfter = 1
+	_, err := b.Turn(context.Background())
+	must(t, err)
+	b.cfg.CompactAfter = 1 << 40
+	for b.stats.rounds.Load() == 0 {
+		must(t, st.turn(b))
+		b.background.Wait()
+	}
+	if start := st.kafka.part(TopicPartition{"shop.journal", 0}).start; start <= a.expect {
+		t.Fatalf("trimmed to %d, the sleeper knows up to %d: the test proves nothing", start, a.expect)
+	}
+	before, _ := st.commands("shipping")
+	a.Records(TopicPartition{"shop.replies", 0}, st.kafka.messages("shop.replies", 0))
+	if err := st.turn(a); !errors.Is(err, ErrClaimLost) {
+		t.Fatalf("the woken owner ends with %v, want ErrClaimLost", err)
+	}
+	if after, repeats := st.commands("shipping"); len(after) != len(before) || repeats != 0 {
+		t.Errorf("%d commands and %d repeats after the zombie woke, want %d and 0", len(after), repeats, len(before))
+	}
+	must(t, st.turn(b))
+	st.wantRebuilt(0)
 }

@@ -13,6 +13,7 @@ var journalMutants = []Mutant{
 var shardMutants = []Mutant{
 	{"shard-emit-before-ack", "G5, L14", "commands leave before their decision is acknowledged", Test{"orchestrator", "^TestNothingIsEmittedBeforeItsRecordIsAcknowledged$"}},
 	{"shard-ack-ignored", "G9, L3", "the offset of an ack is not looked at", Test{"orchestrator", "^TestAPausedOwnerThatWakesChangesNothing$"}},
+	{"shard-reads-back-with-a-hole", "G9, L3", "an owner that wakes after a trim takes the claim it cannot read for absent", Test{"orchestrator", "^TestAnOwnerThatWakesAfterATrimChangesNothing$"}},
 	{"shard-claim-not-awaited", "L3", "the owner decides without having read up to its claim", Test{"orchestrator", "^TestWhatLandsBeforeTheClaimIsRead$"}},
 	{"shard-store-trusted", "L4", "a store is not checked against the journal", Test{"orchestrator", "^TestAStoreOfAnotherHistoryIsNotTrusted$"}},
 	{"shard-claim-war", "L5", "who loses a claim claims back at once, whatever the generation", Test{"orchestrator", "^TestWhoLostToALaterGenerationDoesNotClaimBack$"}},
