@@ -14,6 +14,8 @@ import (
 	"github.com/klauspost/compress/zstd"
 	"github.com/pierrec/lz4/v4"
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/skald-io/skald/internal/mutant"
 )
 
 // decompressor bounds what compressed batches may become. franz-go's own bounds a batch, but a fetch of a
@@ -43,7 +45,12 @@ func newBudget(size int64) *budget {
 
 func (b *budget) fill() { b.left.Store(b.size) }
 
-func newDecompressor(max int, b *budget) *decompressor { return &decompressor{max: max, budget: b} }
+func newDecompressor(max int, b *budget) *decompressor {
+	if mutant.On("kafka-bomb-is-unpacked") {
+		max = 1 << 30
+	}
+	return &decompressor{max: max, budget: b}
+}
 
 // Decompress gives an error that wraps kgo.ErrMaxDecompress for a batch that is too large by itself; the
 // bytes are allocated for the caller.

@@ -11,6 +11,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/skald-io/skald/internal/mutant"
 	"github.com/skald-io/skald/orchestrator"
 )
 
@@ -86,11 +87,11 @@ func refusal(err error, topic string, partition int32) error {
 		kerr.MessageTooLarge, kerr.RecordListTooLarge, kerr.InvalidRecord, kerr.InvalidTimestamp,
 		kerr.UnsupportedForMessageFormat, kerr.UnsupportedCompressionType, kerr.PolicyViolation,
 	} {
-		if errors.Is(err, never) {
+		if errors.Is(err, never) && !mutant.On("kafka-refusal-leaves-the-outcome-open") {
 			return fmt.Errorf("%w: %s: %w", orchestrator.ErrRefused, place(topic, partition), err)
 		}
 	}
-	if errors.Is(err, errNoPartition) {
+	if errors.Is(err, errNoPartition) && !mutant.On("kafka-refusal-leaves-the-outcome-open") {
 		return fmt.Errorf("%w: %s: %w", orchestrator.ErrRefused, place(topic, partition), err)
 	}
 	return fmt.Errorf("%s: %w", place(topic, partition), err)

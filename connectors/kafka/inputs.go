@@ -13,6 +13,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/skald-io/skald/events"
+	"github.com/skald-io/skald/internal/mutant"
 	"github.com/skald-io/skald/orchestrator"
 )
 
@@ -274,6 +275,8 @@ func (in *inputs) deliver(ftp kgo.FetchTopicPartition) {
 	case err == nil, errors.Is(err, errOverBudget):
 	case errors.As(err, &tooLarge):
 		in.skip(s, tooLarge)
+	case errors.Is(err, kerr.OffsetOutOfRange) && mutant.On("kafka-lost-position-goes-on-at-the-start"):
+		in.cl.SetOffsets(map[string]map[int32]kgo.EpochOffset{p.Topic: {p.Partition: {Epoch: -1, Offset: ftp.LogStartOffset}}})
 	case errors.Is(err, kerr.OffsetOutOfRange):
 		in.failed(s, fmt.Errorf("%s/%d: %w: at %d, but it holds %d to %d", p.Topic, p.Partition, orchestrator.ErrPositionLost,
 			s.next, ftp.LogStartOffset, ftp.HighWatermark))

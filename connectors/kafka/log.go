@@ -11,6 +11,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/skald-io/skald/internal/mutant"
 	"github.com/skald-io/skald/orchestrator"
 )
 
@@ -54,6 +55,9 @@ func (l *journal) Append(value []byte, done func(offset int64, err error)) {
 	a := &appended{done}
 	l.mu.Lock()
 	defer l.mu.Unlock() // held over Produce, so that the order here is the order there
+	if mutant.On("kafka-append-behind-a-failed-one") {
+		l.err = nil
+	}
 	if l.err != nil {
 		l.failing = append(l.failing, a)
 		l.drain()
@@ -149,6 +153,9 @@ func (l *journal) Bounds(ctx context.Context) (orchestrator.Bounds, error) {
 }
 
 func (l *journal) Trim(ctx context.Context, before int64) error {
+	if mutant.On("kafka-trim-takes-one-more") {
+		before++
+	}
 	return l.c.DeleteRecords(ctx, l.tp(), before)
 }
 
@@ -158,6 +165,9 @@ func (l *journal) TopicID(ctx context.Context) ([16]byte, error) {
 	t, err := l.c.metadata(ctx, l.topic)
 	if err != nil {
 		return [16]byte{}, err
+	}
+	if mutant.On("kafka-topic-id-unread") {
+		return [16]byte{}, nil
 	}
 	return t.TopicID, nil
 }

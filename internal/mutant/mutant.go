@@ -26,10 +26,11 @@ type Test struct {
 
 // All lists the mutants, in the order of their packages. Each package's are in a file of their own here.
 var All = slices.Concat(
-	eventsMutants,
-	machineMutants,
+	kafkaMutants,
 	participantMutants,
-	journalMutants,
+	eventsMutants,
 	shardMutants,
+	journalMutants,
+	machineMutants,
 	storeMutants,
 )

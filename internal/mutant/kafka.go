@@ -1,0 +1,11 @@
+package mutant
+
+var kafkaMutants = []Mutant{
+	{"kafka-trim-takes-one-more", "G7", "a trim deletes the record that it is to end before: the checkpoint", Test{"connectors/kafka", "^TestTrimIsExact$/^embedded$"}},
+	{"kafka-bomb-is-unpacked", "G11", "a batch is decompressed to whatever size it has", Test{"connectors/kafka", "^TestACompressionBombIsSkippedAndItsNeighboursAreNot$/^embedded$"}},
+	{"kafka-append-behind-a-failed-one", "L2", "an append goes out behind one whose outcome is unknown", Test{"connectors/kafka", "^TestAnAppendWhoseAnswerIsLostIsUnknownAndNothingIsAppendedBehindIt$/^embedded$"}},
+	{"kafka-topic-id-unread", "L4", "a topic that was created anew has the id of the old one", Test{"connectors/kafka", "^TestATopicCreatedAnewHasAnotherID$/^embedded$"}},
+	{"kafka-lost-position-goes-on-at-the-start", "L8", "a position outside the log is silently moved to the log's start", Test{"connectors/kafka", "^TestAPositionOutsideTheLogIsReported$/^embedded$"}},
+	{"kafka-finite-retention-taken", "L8", "the engine starts on topics that Kafka deletes by age or size", Test{"connectors/kafka", "^TestWhatWouldLoseSagasIsRefusedAtTheStart$"}},
+	{"kafka-refusal-leaves-the-outcome-open", "L14", "what Kafka refuses for good is taken for something that may pass", Test{"connectors/kafka", "^TestWhatCanNeverArriveIsRefusedAndItsNeighboursAreNot$/^embedded$"}},
+}
