@@ -26,7 +26,7 @@ func (s *Shard) deliver(d delivery) {
 	if d.err != nil {
 		in.failed = true
 		s.log.Error("this input halts: its records at the position are gone, and with them what they said",
-			"code", "position-lost", "topic", d.tp.Topic, "partition", d.tp.Partition, "position", in.next, "err", d.err)
+			"code", CodePositionLost, "topic", d.tp.Topic, "partition", d.tp.Partition, "position", in.next, "err", d.err)
 		return
 	}
 	in.queue = append(in.queue, d.batch...)
@@ -210,7 +210,7 @@ func (s *Shard) sendQuarantine(in *input, q *events.Message, input events.Input,
 			case errors.Is(err, ErrRefused):
 				// The record stands where it was read; the journal keeps the place.
 				s.log.Error("the quarantine topic refuses a record", "at", fmt.Sprintf("%s/%d/%d", input.Topic, input.Partition, input.Offset), "err", err)
-				reason = events.Cut("not-quarantined: "+reason+": "+err.Error(), 1024)
+				reason = events.Cut(CodeNotQuarantined+": "+reason+": "+err.Error(), 1024)
 			case err != nil:
 				s.sendQuarantine(in, q, input, reason)
 				return nil

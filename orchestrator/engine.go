@@ -85,11 +85,20 @@ func Build() string {
 // Run takes part until ctx ends, then hands its shards over and leaves the group. It returns nil after such
 // a shutdown, or the error that makes going on pointless.
 func (e *Engine) Run(ctx context.Context) error {
+	if ctx.Err() != nil {
+		return nil
+	}
 	layout, err := e.inspect(ctx)
 	if err != nil {
+		if ctx.Err() != nil {
+			return nil // told to stop while it asked
+		}
 		return err
 	}
-	e.layout, e.stores.shards = layout, layout.shards
+	e.mu.Lock()
+	e.layout = layout
+	e.mu.Unlock()
+	e.stores.shards = layout.shards
 	e.machine = machine.New(machine.Config{App: e.cfg.App, Slots: layout.shards * events.SlotsPerShard, Lifecycle: e.cfg.Lifecycle, MaxRecord: e.cfg.MaxRecord, Plans: e.plans})
 	defer e.stores.close()
 	leave, err := e.cfg.Kafka.Join(e.cfg.App, e.topics.Inbox(), Member{Assigned: e.assigned, Revoked: e.revoked, Lost: e.revoked})
@@ -102,6 +111,9 @@ func (e *Engine) Run(ctx context.Context) error {
 	}
 	e.stopAll()
 	leave()
+	if code := ErrorCode(err); code != "" {
+		err = fmt.Errorf("%s: %w", code, err)
+	}
 	return err
 }
 
@@ -169,7 +181,7 @@ func (e *Engine) keep(ctx context.Context, p int32, r *runner) {
 		err := e.runShard(ctx, p, r)
 		if err == nil || ctx.Err() != nil {
 			if err != nil && !errors.Is(err, context.Canceled) {
-				e.log.Warn("the shard ended with an error while it was handed over", "shard", p, "err", err)
+				e.log.Warn("the shard ended with an error while it was handed over", "shard", p, "code", ErrorCode(err), "err", err)
 			}
 			return
 		}
@@ -184,7 +196,7 @@ func (e *Engine) keep(ctx context.Context, p int32, r *runner) {
 			delay = retryFirst
 		}
 		var lost *claimLost
-		e.log.Warn("the shard stopped; it is opened again", "shard", p, "in", delay, "err", err)
+		e.log.Warn("the shard stopped; it is opened again", "shard", p, "code", ErrorCode(err), "in", delay, "err", err)
 		for wait := true; wait && ctx.Err() == nil; {
 			select {
 			case <-time.After(delay):
@@ -222,7 +234,7 @@ func (e *Engine) runShard(ctx context.Context, p int32, r *runner) error {
 		e.log.Warn("closing the store", "shard", p, "err", cerr)
 	}
 	for _, bad := range []error{ErrUntrusted, ErrStoreFailed, ErrTruncated, store.ErrCorrupt} {
-		if errors.Is(err, bad) {
+		if errors.Is(err, bad) && !fatal(err) { // a store that a newer build wrote is none of ours to throw away
 			e.discard(p, err)
 			break
 		}
@@ -232,7 +244,7 @@ func (e *Engine) runShard(ctx context.Context, p int32, r *runner) error {
 
 // discard throws a store away that cannot be trusted; the next open rebuilds it from Kafka.
 func (e *Engine) discard(p int32, why error) {
-	e.log.Warn("discarding the store; it is rebuilt from Kafka", "shard", p, "why", why)
+	e.log.Warn("discarding the store; it is rebuilt from Kafka", "shard", p, "code", ErrorCode(why), "why", why)
 	if err := e.stores.destroy(p); err != nil {
 		e.log.Error("the store cannot be removed", "shard", p, "err", err)
 	}
@@ -291,11 +303,11 @@ var ErrNotHere = errors.New("this node does not own the shard")
 
 // Get gives an instance of a shard that this node owns; ok is false when there is none of that id.
 func (e *Engine) Get(id events.InstanceID) (inst Instance, ok bool, err error) {
-	if e.layout.shards == 0 {
-		return inst, false, ErrNotHere
-	}
+	var r *runner
 	e.mu.Lock()
-	r := e.runners[id.Shard(e.layout.shards)]
+	if n := e.layout.shards; n > 0 {
+		r = e.runners[id.Shard(n)]
+	}
 	e.mu.Unlock()
 	if r == nil {
 		return inst, false, ErrNotHere

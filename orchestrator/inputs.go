@@ -100,7 +100,7 @@ func (s *Shard) startInputs(ctx context.Context) error {
 		if b := bounds[tp]; in.next < b.Start || in.next > b.End {
 			in.failed = true
 			s.log.Error("this input halts: its position is outside the log; the records in between are lost to it",
-				"code", "position-lost", "topic", tp.Topic, "partition", tp.Partition, "position", in.next, "log_start", b.Start, "log_end", b.End)
+				"code", CodePositionLost, "topic", tp.Topic, "partition", tp.Partition, "position", in.next, "log_start", b.Start, "log_end", b.End)
 		}
 		s.inputs = append(s.inputs, in)
 		s.byPlace[tp] = in

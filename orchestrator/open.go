@@ -166,6 +166,8 @@ func (f *follower) load(ctx context.Context) error {
 		return err
 	}
 	switch {
+	case st.TopicID != id && st.Seq > 0 && bounds == Bounds{}:
+		return fmt.Errorf("%w: the journal is empty and another topic than the one this node's store was written from: it was deleted and created again, and its sagas are gone with it; restore the topic, or remove the store's folder to begin anew", ErrTopicRecreated)
 	case st.TopicID != id:
 		return fmt.Errorf("%w: it was written from another topic of that name", ErrUntrusted)
 	case st.Next > bounds.End:
@@ -250,7 +252,7 @@ func (f *follower) catchUp(ctx context.Context) error {
 		return fmt.Errorf("%w: the journal was trimmed to %d while it was read at %d", ErrUntrusted, bounds.Start, f.state.Next)
 	}
 	if bounds.Start == bounds.End && bounds.Start > 0 && f.state.Seq == 0 {
-		return fmt.Errorf("the journal is empty, but begins at offset %d: its records were deleted by something else than a compaction, and with them the shard's state", bounds.Start)
+		return fmt.Errorf("%w: it is empty, and begins at offset %d; restore its records, or create the application's topics anew", journal.ErrTrimmed, bounds.Start)
 	}
 	total := bounds.End - f.state.Next
 	told := time.Now()

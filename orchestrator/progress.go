@@ -116,7 +116,7 @@ func (s *Shard) measure(offset int64) {
 
 func (s *Shard) setSkew(skew int64) {
 	if d := skew - s.skew; d > farOff || d < -farOff {
-		s.log.Warn("this node's clock is far from the brokers'; time-outs follow theirs", "code", "clock-skew", "skew_ms", skew)
+		s.log.Warn("this node's clock is far from the brokers'; time-outs follow theirs", "code", CodeClockSkew, "skew_ms", skew)
 	}
 	s.skew = skew
 	if mutant.On("shard-trusts-its-own-clock") {

@@ -423,9 +423,9 @@ func (s *Shard) decide(id events.InstanceID, d *events.Decision, in events.Input
 			return fmt.Errorf("%w: the rows of instance %s cannot be right", ErrStoreFailed, id)
 		}
 		// The journal itself says so: no rebuild mends it. Its neighbours go on (G11).
-		s.log.Error("an instance cannot be decided: its rows in the journal contradict each other", "code", "corrupt-instance", "instance", id)
+		s.log.Error("an instance cannot be decided: its rows in the journal contradict each other", "code", CodeCorruptInstance, "instance", id)
 		s.broken[id] = true
-		d = &events.Decision{Outcome: events.Ignored, Reason: "corrupt-instance", Instance: id}
+		d = &events.Decision{Outcome: events.Ignored, Reason: CodeCorruptInstance, Instance: id}
 	}
 	d.Input = in
 	s.append(&events.Record{Kind: events.KindDecision, Decision: d})

@@ -54,7 +54,7 @@ wrong flags; 130 when --once was interrupted.`,
 		f.StringVar(&o.listen, "listen", "127.0.0.1:0", "where the embedded broker listens; port 0 is any free one `ADDR`")
 		f.Var(&o.without, "without", "leave a service out; may be given several times `SERVICE`")
 		f.IntVar(&o.shards, "shards", 4, "shards, and partitions of the topics that are created `N`")
-		f.StringVar(&o.dir, "dir", "", "where the stores are; default: a temporary folder `DIR`")
+		f.StringVar(&o.dir, "dir", "", "with --brokers: where the stores are; default: a temporary folder `DIR`")
 		f.Int64Var(&o.seed, "seed", 1, "decides who is slow, and who dies `N`")
 		f.BoolVar(&o.calm, "calm", false, "no slowness and no crashes")
 		f.BoolVar(&o.verbose, "verbose", false, "log what the engine does, on stderr")
@@ -110,6 +110,8 @@ func (o *devOptions) check(set map[string]bool) error {
 		return usagef("--app %q: 1 to 100 letters, digits, '-' or '_'", o.app)
 	case o.shards < 1 || o.shards > events.MaxShards:
 		return usagef("--shards %d: 1 to %d", o.shards, events.MaxShards)
+	case set["dir"] && len(o.brokers) == 0:
+		return usagef("--dir is for --brokers: the embedded broker forgets everything, and a store is worth nothing without its journal")
 	case set["listen"] && len(o.brokers) > 0:
 		return usagef("--listen is for the embedded broker, --brokers for one that runs already: not both")
 	}
