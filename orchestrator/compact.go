@@ -74,6 +74,9 @@ func (s *Shard) walk(r *round) error {
 	if len(s.inflight) >= s.cfg.MaxInFlight {
 		return nil
 	}
+	if err := s.apply(); err != nil {
+		return err
+	}
 	var carry events.Carry
 	var size, total, seen int
 	var last []byte

@@ -255,7 +255,7 @@ func (e *Engine) runOn(ctx context.Context, p int32, r *runner, st store.Store) 
 		App: e.cfg.App, ID: p, Shards: e.layout.shards, Generation: e.latestGeneration(), Node: e.cfg.Node, Build: Build(),
 		Machine: e.machine, Kafka: e.cfg.Kafka, Store: st, Inputs: e.layout.inputsOf(p), Domain: e.layout.domain, TopicIDs: e.layout.ids,
 		From: e.cfg.From, Clock: e.clock, Nonce: nonce, Logger: e.log, Applied: e.cfg.Applied, Stats: &e.stats,
-		MaxRecord: e.cfg.MaxRecord, MaxInFlight: e.cfg.MaxInFlight, CompactAfter: e.cfg.CompactAfter, RowCache: int(e.cfg.CacheBytes / int64(8*e.layout.shards)), BacklogWait: e.cfg.BacklogWait,
+		MaxRecord: e.cfg.MaxRecord, MaxInFlight: e.cfg.MaxInFlight, CompactAfter: e.cfg.CompactAfter, ApplyAfter: applyAfter, RowCache: int(e.cfg.CacheBytes / int64(8*e.layout.shards)), BacklogWait: e.cfg.BacklogWait,
 	})
 	if err != nil {
 		return err

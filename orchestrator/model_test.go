@@ -303,7 +303,7 @@ func (st *story) config(id int32, node string) ShardConfig {
 	cfg := ShardConfig{
 		App: app, ID: id, Shards: st.shards, Node: node, Kafka: st.kafka, Store: st.stores[id], Inputs: l.inputsOf(id), Domain: l.domain,
 		Machine: machine.New(machine.Config{App: app, Slots: st.shards * events.SlotsPerShard, Plans: []*sagas.Plan{st.plan}}),
-		From:    FromEarliest, Logger: slog.New(slog.DiscardHandler), Stats: &shardStats{}, MaxInFlight: 100, CompactAfter: 1 << 40, RowCache: 8 << 10, BacklogWait: time.Minute,
+		From:    FromEarliest, Logger: slog.New(slog.DiscardHandler), Stats: &shardStats{}, MaxInFlight: 100, CompactAfter: 1 << 40, RowCache: 8 << 10, ApplyAfter: 200 * time.Millisecond, BacklogWait: time.Minute,
 		Clock: func() int64 { st.kafka.mu.Lock(); defer st.kafka.mu.Unlock(); return st.kafka.now },
 		Nonce: func() events.Nonce { st.nonces++; return events.Nonce{st.nonces} },
 	}
@@ -329,8 +329,22 @@ func (st *story) open(id int32, node string) *Shard {
 // lose forgets a shard's store: the next owner rebuilds it from the journal.
 func (st *story) lose(id int32) { delete(st.stores, id) }
 
-// turn drives a shard until it has nothing more to do.
+// turn drives a shard until it has nothing more to do, also not in its store.
 func (st *story) turn(shards ...*Shard) error {
+	st.t.Helper()
+	if err := st.rush(shards...); err != nil {
+		return err
+	}
+	for _, sh := range shards {
+		if err := sh.apply(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// rush drives a shard until nothing is left to do but what has time.
+func (st *story) rush(shards ...*Shard) error {
 	st.t.Helper()
 	for range 1000 {
 		busy := false

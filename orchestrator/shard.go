@@ -76,7 +76,8 @@ type ShardConfig struct {
 	MaxRecord    int
 	MaxInFlight  int
 	CompactAfter int64
-	RowCache     int // bytes of rows kept in memory beside the store's own cache
+	ApplyAfter   time.Duration // how long accepted records may wait to reach the store together; 0: not at all
+	RowCache     int           // bytes of rows kept in memory beside the store's own cache
 	BacklogWait  time.Duration
 }
 
@@ -120,8 +121,8 @@ type Shard struct {
 	rebuilt bool                       // the store was made of the whole journal when the shard was opened
 	broken  map[events.InstanceID]bool // instances whose rows cannot be right, though rebuilt
 
-	batch store.Batch
-	mail  mailbox
+	unapplied unapplied
+	mail      mailbox
 }
 
 // pending is a record that was appended and is not acknowledged.
@@ -236,7 +237,8 @@ func (s *Shard) sleep(ctx context.Context, wait time.Duration) {
 }
 
 // Turn does everything that can be done now, without waiting, and says how long nothing is due unless mail
-// arrives. Its order is the loop's: what was acknowledged is applied and emitted before more is decided.
+// arrives. Its order is the loop's: what was acknowledged is emitted, and applied when it is time, before
+// more is decided.
 func (s *Shard) Turn(ctx context.Context) (wait time.Duration, err error) {
 	s.mail.mu.Lock()
 	acks, records, done := s.mail.acks, s.mail.records, s.mail.done
@@ -244,6 +246,9 @@ func (s *Shard) Turn(ctx context.Context) (wait time.Duration, err error) {
 	s.mail.mu.Unlock()
 
 	if err := s.acknowledge(ctx, acks); err != nil {
+		return 0, err
+	}
+	if err := s.applyDue(); err != nil {
 		return 0, err
 	}
 	for _, fn := range done {
@@ -277,6 +282,9 @@ func (s *Shard) idle() time.Duration {
 	if due := s.timers.next; due != 0 && !s.backlog && s.timers.hold <= s.applied.Seq {
 		ms = min(ms, due-s.now())
 	}
+	if len(s.unapplied.records) > 0 {
+		ms = min(ms, s.applyIn())
+	}
 	return time.Duration(max(ms, 1)) * time.Millisecond
 }
 
@@ -295,7 +303,7 @@ func (s *Shard) acknowledge(ctx context.Context, acks []ack) error {
 		p := s.inflight[0]
 		s.inflight = s.inflight[1:]
 		s.stats.inflight.Add(-1)
-		if v := s.applied.Take(a.offset, p.rec, p.hash, p.size, &s.batch); v != journal.Accepted && !mutant.On("shard-ack-ignored") {
+		if v := s.applied.Take(a.offset, p.rec, p.hash, p.size, &s.unapplied.writes); v != journal.Accepted && !mutant.On("shard-ack-ignored") {
 			failure = fmt.Errorf("%w: record %d at offset %d is %s", ErrClaimLost, p.rec.Seq, a.offset, v)
 			break
 		}
@@ -311,11 +319,11 @@ func (s *Shard) acknowledge(ctx context.Context, acks []ack) error {
 	if len(accepted) > 0 {
 		s.measure(accepted[len(accepted)-1].offset)
 	}
-	if err := s.applyBatch(); err != nil {
-		return err
-	}
-	for i := range accepted {
-		s.settle(&accepted[i])
+	s.later(accepted)
+	if failure != nil {
+		if err := s.apply(); err != nil {
+			return err
+		}
 	}
 	return failure
 }
@@ -371,19 +379,6 @@ type discard struct{}
 
 func (discard) Set([]byte, int64, int64, []byte, uint64) {}
 func (discard) DeleteRange([]byte, []byte)               {}
-
-// applyBatch writes what was accepted to the store, with the state it belongs to, in one batch.
-func (s *Shard) applyBatch() error {
-	s.applied.EmitFrom = s.emits.from(s.applied.Next)
-	s.batch.State = s.applied.Encode()
-	s.timers.note(&s.batch)
-	err := s.store.Apply(&s.batch)
-	s.batch.Reset()
-	if err != nil {
-		return fmt.Errorf("%w: %w", ErrStoreFailed, err)
-	}
-	return nil
-}
 
 func (s *Shard) settle(p *pending) {
 	s.overlay.settle(p.rec.Seq, p.keys, p.purges, p.rec.Kind == events.KindDecision)

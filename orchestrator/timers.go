@@ -33,6 +33,9 @@ func (s *Shard) fire() (more bool, err error) {
 	if s.backlog || s.timers.next == 0 || s.timers.next > now || s.timers.hold > s.applied.Seq {
 		return false, nil
 	}
+	if err := s.apply(); err != nil {
+		return false, err
+	}
 	var due []store.Timer
 	if err := s.store.Due(now, func(t store.Timer) bool {
 		due = append(due, store.Timer{Due: t.Due, Key: append([]byte(nil), t.Key...)})
