@@ -134,7 +134,8 @@ func ctx(t *testing.T) context.Context {
 // until waits for a condition that nothing announces.
 func until(t *testing.T, what string, cond func() bool) {
 	t.Helper()
-	for end := time.Now().Add(30 * time.Second); !cond(); time.Sleep(5 * time.Millisecond) {
+	tick := time.Tick(5 * time.Millisecond)
+	for end := time.Now().Add(30 * time.Second); !cond(); <-tick {
 		if time.Now().After(end) {
 			t.Fatalf("it never came to pass that %s", what)
 		}
@@ -862,7 +863,7 @@ func TestNoDeliveryIsUnderWayWhenStopReturns(t *testing.T) {
 			entered := make(chan struct{}, 100)
 			s.on = func() {
 				entered <- struct{}{}
-				time.Sleep(20 * time.Millisecond) // a delivery that takes its time, to be caught in the act
+				<-time.After(20 * time.Millisecond) // a delivery that takes its time, to be caught in the act
 			}
 			c.Consume(tp(topic, 0), 0, s)
 			<-entered
@@ -1074,7 +1075,8 @@ func TestAGroupGivesOutPartitionsAndMovesThemOnlyWhenHandedOver(t *testing.T) {
 		<-revoking
 		// The first is not done with its partitions, so none of them may be given out, however long it
 		// takes; more than two heartbeats would be enough to get them.
-		for end := time.Now().Add(1500 * time.Millisecond); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		tick := time.Tick(10 * time.Millisecond)
+		for end := time.Now().Add(1500 * time.Millisecond); time.Now().Before(end); <-tick {
 			if held, _ := two.has(); len(held) != 0 {
 				t.Fatalf("partitions %v were given to the second while the first handed over", held)
 			}
