@@ -111,13 +111,14 @@ func (s *Shard) take(in *input, m *events.Message) error {
 		return nil // answered ahead of the position, before a restart
 	}
 	if why, ok := m.Header(events.HeaderReason); ok && m.Key == nil && m.Value == nil {
-		return s.quarantine(in, m, nil, errors.New(why)) // in place of a batch that could not be read
+		// In place of a batch that could not be read.
+		return s.quarantine(in, m, &events.Message{Topic: m.Topic, Partition: m.Partition, Offset: m.Offset, Time: m.Time}, nil, errors.New(why))
 	}
 	original, origin := *m, (*events.Origin)(nil)
 	if m.Topic == s.topics.Inbox() {
 		var err error
 		if original, origin, err = events.UnwrapForward(m); err != nil {
-			return s.quarantine(in, m, nil, err)
+			return s.quarantine(in, m, m, nil, err)
 		}
 		if s.ahead.Origin(journal.TP{Topic: origin.Topic, Partition: origin.Partition}).Has(origin.Offset) && !mutant.On("shard-forward-taken-twice") {
 			s.stats.duplicates.Add(1)
@@ -127,16 +128,16 @@ func (s *Shard) take(in *input, m *events.Message) error {
 	}
 	route, err := s.cfg.Machine.Route(&original)
 	if err != nil {
-		return s.quarantine(in, m, origin, err)
+		return s.quarantine(in, m, &original, origin, err)
 	}
 	if route.Kind == events.InputNone {
 		s.stats.skipped.Add(1)
-		s.log.Debug("skipped", "reason", route.Reason, "at", m.Place())
+		s.log.Debug("skipped", "reason", route.Reason, "at", original.Place())
 		return nil
 	}
 	if to := route.Instance.Shard(s.cfg.Shards); to != s.cfg.ID {
 		if origin != nil {
-			return s.quarantine(in, m, origin, &events.PoisonError{Code: events.PoisonForward, Detail: fmt.Sprintf("it belongs to shard %d", to)})
+			return s.quarantine(in, m, &original, origin, &events.PoisonError{Code: events.PoisonForward, Detail: fmt.Sprintf("it belongs to shard %d", to)})
 		}
 		return s.forward(in, m, to)
 	}
@@ -150,11 +151,11 @@ func (s *Shard) take(in *input, m *events.Message) error {
 		d = s.cfg.Machine.Reply(s.overlay, s.now(), *route.Reply)
 	}
 	if d != nil && s.overlay.err == nil && d.Outcome == events.Quarantined {
-		return s.quarantine(in, m, origin, errors.New(d.Reason))
+		return s.quarantine(in, m, &original, origin, errors.New(d.Reason))
 	}
 	if d != nil && d.Outcome == events.Ignored {
 		s.stats.ignored.Add(1)
-		s.log.Info("ignored", "reason", d.Reason, "at", m.Place(), "instance", route.Instance)
+		s.log.Info("ignored", "reason", d.Reason, "at", original.Place(), "instance", route.Instance)
 	}
 	return s.decide(route.Instance, d, input)
 }
@@ -187,16 +188,17 @@ func (s *Shard) sendForward(in *input, f *events.Message, offset int64) {
 	})
 }
 
-// quarantine keeps what nobody can take: the record goes to the quarantine topic, its bytes untouched, and
-// once it is there the decision that says so is journaled. Its neighbours go on meanwhile.
-func (s *Shard) quarantine(in *input, m *events.Message, origin *events.Origin, why error) error {
+// quarantine keeps what nobody can take: the record goes to the quarantine topic as it stands where it was
+// first read, its bytes untouched, and once it is there the decision that says so is journaled. Its
+// neighbours go on meanwhile.
+func (s *Shard) quarantine(in *input, m, original *events.Message, origin *events.Origin, why error) error {
 	reason := events.Cut(why.Error(), 512)
 	in.begin(m.Offset)
 	s.stats.quarantined.Add(1)
-	s.log.Warn("quarantined", "reason", reason, "at", m.Place())
-	q := events.Message{Topic: s.topics.Quarantine(), Partition: -1, Key: m.Key, Value: m.Value, Time: m.Time}
-	q.Headers = append(append(q.Headers, m.Headers...),
-		events.Header{Key: events.HeaderReason, Value: []byte(reason)}, events.Header{Key: events.HeaderPlace, Value: []byte(m.Place())})
+	s.log.Warn("quarantined", "reason", reason, "at", original.Place())
+	q := events.Message{Topic: s.topics.Quarantine(), Partition: -1, Key: original.Key, Value: original.Value, Time: original.Time}
+	q.Headers = append(append(q.Headers, original.Headers...),
+		events.Header{Key: events.HeaderReason, Value: []byte(reason)}, events.Header{Key: events.HeaderPlace, Value: []byte(original.Place())})
 	s.sendQuarantine(in, &q, events.Input{Kind: events.InputEvent, Topic: m.Topic, Partition: m.Partition, Offset: m.Offset, Origin: origin}, reason)
 	return nil
 }
