@@ -64,7 +64,6 @@ type options struct {
 	warmup      time.Duration
 	shards      int
 	linger      time.Duration
-	timeout     time.Duration
 	fsync       bool
 	json        bool
 	profile     string

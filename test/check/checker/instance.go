@@ -11,8 +11,6 @@ type moment struct {
 }
 
 func (m moment) none() bool           { return m.seq == 0 }
-func (m moment) before(o moment) bool { return m.seq < o.seq || m.seq == o.seq && m.n < o.n }
-
 // instance is what the journal says of a saga instance.
 type instance struct {
 	id      events.InstanceID

@@ -82,14 +82,6 @@ func (w *world) remove(label string) {
 	w.lines = slices.Delete(w.lines, w.index(label), w.index(label)+1)
 }
 
-// swap exchanges what two lines decide; each keeps its time.
-func (w *world) swap(a, b string) {
-	x, y := w.line(a), w.line(b)
-	x.rec.Time, y.rec.Time = y.rec.Time, x.rec.Time
-	i, j := w.index(a), w.index(b)
-	w.lines[i], w.lines[j] = w.lines[j], w.lines[i]
-}
-
 // in puts a message on a topic, at the next offset, and returns its place as an input.
 func (w *world) in(topic string, partition int32, key, value string, headers ...string) events.Input {
 	p := Part{topic, partition}
