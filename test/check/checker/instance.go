@@ -10,7 +10,8 @@ type moment struct {
 	n   int
 }
 
-func (m moment) none() bool           { return m.seq == 0 }
+func (m moment) none() bool { return m.seq == 0 }
+
 // instance is what the journal says of a saga instance.
 type instance struct {
 	id      events.InstanceID
