@@ -53,8 +53,12 @@ func bounded(t *testing.T) context.Context {
 // until waits for a condition.
 func until(t *testing.T, what string, cond func() bool) {
 	t.Helper()
-	for end := time.Now().Add(30 * time.Second); !cond(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(end) {
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for late := time.After(30 * time.Second); !cond(); {
+		select {
+		case <-tick.C:
+		case <-late:
 			t.Fatalf("it never came to pass that %s", what)
 		}
 	}
@@ -146,6 +150,7 @@ type Order struct {
 	Trouble string  `json:"trouble,omitempty"`
 	Weight  float64 `json:"weight,omitempty"`
 	Got     string  `json:"got,omitempty"`
+	Note    string  `json:"note,omitempty"`
 }
 
 // Reserve is the command; a weight that is no number cannot be printed as JSON.
@@ -161,36 +166,51 @@ type Reserved struct {
 
 var zero float64
 
+// The saga's functions, each of which falls over when the order asks for it.
+func startOrder(o Order) Order {
+	if o.Trouble == "start" {
+		panic("the start went wrong")
+	}
+	return o
+}
+
+func plainReserve(o Order) Reserve { return Reserve{o.ID, o.Weight} }
+
+func buildReserve(o Order) Reserve {
+	switch o.Trouble {
+	case "build":
+		panic("the builder fell over")
+	case "encode":
+		o.Weight = 1 / zero
+	}
+	return plainReserve(o)
+}
+
+func takeReserved(o *Order, r Reserved) {
+	if o.Trouble == "reply" {
+		panic("the reply was too much")
+	}
+	o.Got = r.Shelf
+}
+
+func weigh(o *Order) {
+	if o.Trouble == "do" {
+		var scales *Order
+		o.Weight = scales.Weight
+	}
+}
+
 // definition is a saga of one step that can be undone, one that only computes, and one past the pivot.
 func (w *world) definition() orchestrator.Definition {
 	reserve := sagas.NewCommand[Reserve, Reserved](w.cmds(), "reserve")
 	release := sagas.NewCommand[Reserve, struct{}](w.cmds(), "release")
 	ship := sagas.NewCommand[Reserve, struct{}](w.cmds(), "ship")
-	plain := func(o Order) Reserve { return Reserve{o.ID, o.Weight} }
 	return sagas.Define("order", "1",
-		sagas.StartOn(sagas.NewEvent[Order](w.orders(), "OrderPlaced"), func(o Order) Order { return o }),
+		sagas.StartOn(sagas.NewEvent[Order](w.orders(), "OrderPlaced"), startOrder),
 		sagas.Seq(
-			sagas.Step("reserve", reserve, func(o Order) Reserve {
-				switch o.Trouble {
-				case "build":
-					panic("the builder fell over")
-				case "encode":
-					o.Weight = 1 / zero
-				}
-				return plain(o)
-			}, func(o *Order, r Reserved) {
-				if o.Trouble == "reply" {
-					panic("the reply was too much")
-				}
-				o.Got = r.Shelf
-			}).Undo(sagas.With(release, plain)),
-			sagas.Do("weigh", func(o *Order) {
-				if o.Trouble == "do" {
-					var scales *Order
-					o.Weight = scales.Weight
-				}
-			}),
-			sagas.Step("ship", ship, plain, nil).Pivot(),
+			sagas.Step("reserve", reserve, buildReserve, takeReserved).Undo(sagas.With(release, plainReserve)),
+			sagas.Do("weigh", weigh),
+			sagas.Step("ship", ship, plainReserve, nil).Pivot(),
 		)).Retention(time.Hour)
 }
 
@@ -288,7 +308,11 @@ func (w *world) answer(cl *kgo.Client) {
 			continue
 		}
 		c.replied = true
-		cl.Produce(context.Background(), &kgo.Record{Topic: w.own().Replies(), Key: []byte(c.key), Value: []byte(`{"shelf":"A7"}`),
+		value := `{"shelf":"A7"}`
+		if c.key == "garbled" {
+			value = `{"shelf":`
+		}
+		cl.Produce(context.Background(), &kgo.Record{Topic: w.own().Replies(), Key: []byte(c.key), Value: []byte(value),
 			Headers: headers(events.HeaderCausationID, c.id)}, nil)
 	}
 }
