@@ -461,7 +461,9 @@ func (s *Shard) drain() error {
 				return nil
 			}
 			reported = true
-			s.reportNow()
+			if s.reportNow(); len(s.inflight) == 0 {
+				return nil // there was nothing to say
+			}
 		}
 		s.sleep(ctx, time.Second)
 	}

@@ -22,6 +22,8 @@ import (
 	"github.com/skald-io/skald/connectors/kafka"
 	"github.com/skald-io/skald/events"
 	"github.com/skald-io/skald/orchestrator"
+	"github.com/skald-io/skald/orchestrator/journal"
+	"github.com/skald-io/skald/orchestrator/store"
 	"github.com/skald-io/skald/sagas"
 	real "github.com/skald-io/skald/test/kafka"
 )
@@ -132,7 +134,8 @@ func (w *world) create(t *testing.T) {
 
 func (w *world) dial(t *testing.T, adjust ...func(*kafka.Config)) *kafka.Client {
 	t.Helper()
-	cfg := kafka.Config{Brokers: []string{w.b.addr}, Session: time.Second * 6}
+	// Rebalances are noticed by heartbeats.
+	cfg := kafka.Config{Brokers: []string{w.b.addr}, Opts: []kgo.Opt{kgo.HeartbeatInterval(100 * time.Millisecond)}}
 	for _, f := range adjust {
 		f(&cfg)
 	}
@@ -246,8 +249,7 @@ func (w *world) put(t *testing.T, topic string, partition int32, r *kgo.Record) 
 	return fmt.Sprintf("%s/%d/%d", topic, partition, got.Offset)
 }
 
-// place puts orders of these keys on partition 0, unless their hash would put them elsewhere in vain: any
-// partition will do.
+// place puts orders on a partition, whatever their hash: any will do.
 func (w *world) place(t *testing.T, partition int32, keys ...string) {
 	t.Helper()
 	for _, k := range keys {
@@ -449,10 +451,10 @@ func (w *world) decisions(t *testing.T) map[string][]*events.Decision {
 	defer c.Close()
 	out := map[string][]*events.Decision{}
 	for p := range w.shards {
-		log := c.Log(w.own().Journal(), int32(p))
+		log, st := c.Log(w.own().Journal(), int32(p)), journal.NewState()
 		_, err := log.Read(bounded(t), 0, func(r orchestrator.LogRecord) error {
-			rec, err := events.DecodeRecord(bytes.Clone(r.Value))
-			if err != nil {
+			v, rec, err := st.Fold(r.Offset, r.Offset == 0, bytes.Clone(r.Value), &store.Batch{})
+			if err != nil || v != journal.Accepted {
 				return err
 			}
 			if d := rec.Decision; d != nil && d.Input.Topic != "" {
