@@ -66,6 +66,8 @@ func engineRole(ctx context.Context, o *options) error {
 			return s, prof.end()
 		case "sample":
 			return take(), nil
+		case "waiting":
+			return take(), prof.heap()
 		case "shards": // without stopping the world
 			s := engine.Stats()
 			return engineSample{sample: processSample(), Shards: s.Shards, Decisions: s.Decisions}, nil
@@ -99,6 +101,18 @@ func (p *profiler) end() error {
 	}
 	pprof.StopCPUProfile()
 	return errors.Join(p.cpu.Close(), p.allocs("engine.allocs.pprof"))
+}
+
+// heap writes what is live now.
+func (p *profiler) heap() error {
+	if p.dir == "" {
+		return nil
+	}
+	f, err := os.Create(filepath.Join(p.dir, "engine.heap.pprof"))
+	if err != nil {
+		return err
+	}
+	return errors.Join(pprof.Lookup("heap").WriteTo(f, 0), f.Close())
 }
 
 // allocs writes all allocations since the start: `go tool pprof -base` takes the difference.

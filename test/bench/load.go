@@ -207,7 +207,7 @@ func (l *load) closed(ctx context.Context, engine, services *child, r report) er
 	var before, after engineSample
 	var servicesBefore, servicesAfter sample
 	var took []time.Duration
-	other := 0
+	other, measuring := 0, false
 	var failed error
 	err := l.ends(ctx, time.Minute, func(c, number int, completed bool, now time.Time) bool {
 		if c >= len(clients) || clients[c].number != number {
@@ -219,7 +219,8 @@ func (l *load) closed(ctx context.Context, engine, services *child, r report) er
 			begin = now.Add(l.o.warmup)
 			end = begin.Add(l.o.duration)
 		case now.Before(begin):
-		case before.Decisions == 0:
+		case !measuring:
+			measuring = true
 			failed = errors.Join(engine.ask("begin", &before), services.ask("sample", &servicesBefore))
 			begin = time.Now()
 			end = begin.Add(l.o.duration)
@@ -264,11 +265,15 @@ func (l *load) many(ctx context.Context, engine *child, r report) error {
 			return err
 		}
 	}
-	waiting, err := l.awaitDecisions(ctx, engine, uint64(n))
-	if err != nil {
+	if err := l.awaitDecisions(ctx, engine, uint64(n)); err != nil {
 		return err
 	}
 	started := time.Since(began)
+	var waiting engineSample
+	if err := engine.ask("waiting", &waiting); err != nil {
+		return err
+	}
+	fmt.Fprintf(os.Stderr, "bench: %d sagas wait after %s; the engine holds %.0f MiB, at most %.0f\n", n, started.Round(time.Second), mib(waiting.RSS), mib(waiting.RSSPeak))
 	r.set("starts", n)
 	r.set("start_seconds", started.Seconds())
 	r.set("starts_per_s", float64(n)/started.Seconds())
@@ -310,28 +315,29 @@ func (l *load) many(ctx context.Context, engine *child, r report) error {
 }
 
 // awaitDecisions waits until the engine has decided n starts, as long as it gets on.
-func (l *load) awaitDecisions(ctx context.Context, engine *child, n uint64) (s engineSample, err error) {
+func (l *load) awaitDecisions(ctx context.Context, engine *child, n uint64) error {
+	var s engineSample
 	tick := time.NewTicker(200 * time.Millisecond)
 	defer tick.Stop()
 	last, moved := uint64(0), time.Now()
 	for {
 		if err := engine.ask("sample", &s); err != nil {
-			return s, err
+			return err
 		}
 		// Each start is one command; other records than starts are counted as decisions too.
 		if uint64(s.Commands.N) >= n {
-			return s, nil
+			return nil
 		}
 		if s.Decisions != last {
 			last, moved = s.Decisions, time.Now()
 		}
 		if time.Since(moved) > time.Minute {
-			return s, fmt.Errorf("the engine stands still at %d of %d starts", s.Commands.N, n)
+			return fmt.Errorf("the engine stands still at %d of %d starts", s.Commands.N, n)
 		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return s, ctx.Err()
+			return ctx.Err()
 		}
 	}
 }

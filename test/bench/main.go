@@ -86,7 +86,7 @@ func (o *options) flags(f *flag.FlagSet) {
 	f.DurationVar(&o.linger, "linger", 0, "producer linger of engine, participants and load `DURATION`")
 	f.BoolVar(&o.fsync, "fsync-journal", false, "create the journal with flush.messages=1: every decision on disk before it counts")
 	f.BoolVar(&o.json, "json", false, "one JSON object on stdout and nothing else")
-	f.StringVar(&o.profile, "profile", "", "write engine.cpu.pprof and engine.allocs.pprof of the window there; costs a little speed `DIR`")
+	f.StringVar(&o.profile, "profile", "", "write engine.cpu.pprof and engine.allocs.pprof of the window there, with -starts engine.heap.pprof; costs a little speed `DIR`")
 	f.IntVar(&o.starts, "starts", 0, "instead: so many sagas started and waiting while no participant runs, then all finished `N`")
 	f.BoolVar(&o.plain, "plain-participants", false, "answer with a bare loop instead of the participant kit, to see what the kit costs")
 	f.IntVar(&o.topics, "command-topics", 1, "topics that the steps' commands are spread over, 1 to -steps `N`")
