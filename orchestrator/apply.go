@@ -60,7 +60,7 @@ func (s *Shard) apply() error {
 	if len(u.records) == 0 {
 		return nil
 	}
-	s.applied.EmitFrom = s.emits.from(s.applied.Next)
+	s.applied.EmitFrom = s.emits.from(s.applied.EmittedSeq, s.applied.Next)
 	u.writes.State = s.applied.Encode()
 	s.timers.note(&u.writes.Batch)
 	err := s.store.Apply(&u.writes.Batch)

@@ -51,6 +51,10 @@ func (s *Shard) compact() error {
 	case s.applied.Seq < r.end && !mutant.On("shard-trim-before-carries-are-acknowledged") || s.emits.emitted() < r.checkpoint || r.trimming:
 		return nil
 	}
+	// A store that ends before the carries would be of no use once the journal begins behind it.
+	if err := s.apply(); err != nil {
+		return err
+	}
 	r.trimming = true
 	s.aside(func() {
 		err := s.journal.Trim(s.bg, r.offset)

@@ -3,6 +3,7 @@ package orchestrator
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/skald-io/skald/events"
 	"github.com/skald-io/skald/internal/mutant"
@@ -11,10 +12,10 @@ import (
 
 // Bounds of what one shard holds in memory; beyond them Kafka keeps the rest.
 const (
-	maxQueued  = 8192 // records read and not decided, before the delivery is paused
-	minQueued  = 2048 // and before it goes on
-	maxEmits   = 8192 // emissions not acknowledged, before deciding waits
-	turnInputs = 512  // inputs decided in one turn
+	maxQueued  = 8192     // records of one input read and not decided, before its delivery is paused
+	maxBytes   = 16 << 20 // and their bytes
+	maxEmits   = 8192     // emissions not acknowledged, before new sagas wait; four times that, before replies do
+	turnInputs = 512      // inputs decided in one turn, about
 )
 
 // deliver takes what Kafka delivered to one input.
@@ -29,7 +30,7 @@ func (s *Shard) deliver(d delivery) {
 			"code", CodePositionLost, "topic", d.tp.Topic, "partition", d.tp.Partition, "position", in.next, "err", d.err)
 		return
 	}
-	in.queue = append(in.queue, d.batch...)
+	in.put(d.batch, s.now())
 	in.reached = max(in.reached, d.reached)
 	in.drained()
 }
@@ -38,19 +39,20 @@ func (s *Shard) deliver(d delivery) {
 func (s *Shard) throttle() {
 	for _, in := range s.inputs {
 		switch {
-		case !in.paused && len(in.queue) > maxQueued:
+		case !in.paused && (in.queued > maxQueued || in.bytes > maxBytes):
 			in.paused = true
 			s.cfg.Kafka.Pause(in.tp)
-		case in.paused && len(in.queue) < minQueued:
+		case in.paused && in.queued < maxQueued/4 && in.bytes < maxBytes/4:
 			in.paused = false
 			s.cfg.Kafka.Resume(in.tp)
 		}
 	}
 }
 
-// decideAll fires timers and decides inputs, as far as the bounds allow.
+// decideAll fires timers and decides inputs, as far as the bounds allow. Every input gets its share of a turn,
+// and another one is the first each time, so that replies do not wait behind a backlog of new sagas.
 func (s *Shard) decideAll() (more bool, err error) {
-	if s.stopping {
+	if s.stopping || s.opening {
 		return false, nil
 	}
 	if s.backlog {
@@ -63,26 +65,31 @@ func (s *Shard) decideAll() (more bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	budget := turnInputs
-	for _, in := range s.inputs {
-		for len(in.queue) > 0 && budget > 0 && len(in.open) < maxOpen && !s.full() {
-			m := &in.queue[0]
-			if err := s.take(in, m); err != nil {
+	share := max(turnInputs/len(s.inputs), 16)
+	s.first++
+	for i := range s.inputs {
+		in := s.inputs[(s.first+i)%len(s.inputs)]
+		for n := 0; n < share && in.queued > 0 && !s.held(in); n++ {
+			if err := s.take(in, in.head()); err != nil {
 				return false, err
 			}
-			in.queue = in.queue[1:]
-			budget--
+			in.pop()
 		}
-		if len(in.queue) == 0 {
-			in.queue = nil
-			in.drained()
-		}
+		more = more || in.queued > 0 && !s.held(in)
 	}
-	return more || budget == 0, nil
+	return more, nil
 }
 
-func (s *Shard) full() bool {
-	return len(s.inflight) >= s.cfg.MaxInFlight || s.emits.open >= maxEmits
+func (s *Shard) full() bool { return len(s.inflight) >= s.cfg.MaxInFlight }
+
+// held reports whether the input has to wait for an acknowledgement. While a command topic is unavailable, its
+// commands pile up here: new sagas wait first, replies last, and timers never do.
+func (s *Shard) held(in *input) bool {
+	most := maxEmits
+	if in.own {
+		most *= 4
+	}
+	return s.full() || len(in.open) >= maxOpen || s.emits.open >= most
 }
 
 // behind reports whether a record from before the claim is undecided. Domain topics may hold a backlog of
@@ -115,6 +122,10 @@ func (s *Shard) take(in *input, m *events.Message) error {
 		return s.quarantine(in, m, &events.Message{Topic: m.Topic, Partition: m.Partition, Offset: m.Offset, Time: m.Time}, nil, errors.New(why))
 	}
 	original, origin := *m, (*events.Origin)(nil)
+	if size := sizeOf(m); size > s.cfg.MaxRecord {
+		// It would fit no inbox, wrapped, and no journal.
+		return s.quarantine(in, m, m, nil, &events.PoisonError{Code: events.PoisonOversize, Detail: fmt.Sprintf("%d bytes with key and headers, at most %d", size, s.cfg.MaxRecord)})
+	}
 	if m.Topic == s.topics.Inbox() {
 		var err error
 		if original, origin, err = events.UnwrapForward(m); err != nil {
@@ -125,10 +136,15 @@ func (s *Shard) take(in *input, m *events.Message) error {
 			s.log.Debug("a forward that was taken already", "at", m.Place(), "origin", original.Place())
 			return nil // delivered twice by a sender that was replaced (L7)
 		}
+		origin = s.capped(origin)
 	}
 	route, err := s.cfg.Machine.Route(&original)
 	if err != nil {
 		return s.quarantine(in, m, &original, origin, err)
+	}
+	if route.Kind == events.InputNone && origin != nil {
+		// The sender knows a definition that this build does not: a rolling deployment.
+		return s.quarantine(in, m, &original, origin, &events.PoisonError{Code: events.PoisonForward, Detail: route.Reason})
 	}
 	if route.Kind == events.InputNone {
 		s.stats.skipped.Add(1)
@@ -158,6 +174,41 @@ func (s *Shard) take(in *input, m *events.Message) error {
 		s.log.Info("ignored", "reason", d.Reason, "at", original.Place(), "instance", route.Instance)
 	}
 	return s.decide(route.Instance, d, input)
+}
+
+// capped is the origin with a low mark that passes no forward which is still being quarantined here. The
+// sender's mark says that those are in the inbox; whoever reads them there again must not take them for
+// duplicates (L7).
+func (s *Shard) capped(o *events.Origin) *events.Origin {
+	c := *o
+	for _, offset := range s.quarantining[journal.TP{Topic: o.Topic, Partition: o.Partition}] {
+		if mutant.On("shard-origin-passes-quarantine") {
+			break
+		}
+		c.Low = min(c.Low, offset)
+	}
+	return &c
+}
+
+func (s *Shard) openOrigin(o *events.Origin) {
+	tp := journal.TP{Topic: o.Topic, Partition: o.Partition}
+	s.quarantining[tp] = append(s.quarantining[tp], o.Offset)
+}
+
+func (s *Shard) closeOrigin(o *events.Origin) {
+	tp := journal.TP{Topic: o.Topic, Partition: o.Partition}
+	s.quarantining[tp] = slices.DeleteFunc(s.quarantining[tp], func(offset int64) bool { return offset == o.Offset })
+	if len(s.quarantining[tp]) == 0 {
+		delete(s.quarantining, tp)
+	}
+}
+
+func sizeOf(m *events.Message) int {
+	n := len(m.Key) + len(m.Value)
+	for i := range m.Headers {
+		n += len(m.Headers[i].Key) + len(m.Headers[i].Value)
+	}
+	return n
 }
 
 // forward sends a record to the inbox of the shard it belongs to. The position does not pass it before the
@@ -194,6 +245,9 @@ func (s *Shard) sendForward(in *input, f *events.Message, offset int64) {
 func (s *Shard) quarantine(in *input, m, original *events.Message, origin *events.Origin, why error) error {
 	reason := events.Cut(why.Error(), 512)
 	in.begin(m.Offset)
+	if origin != nil {
+		s.openOrigin(origin)
+	}
 	s.stats.quarantined.Add(1)
 	s.log.Warn("quarantined", "reason", reason, "at", original.Place())
 	q := events.Message{Topic: s.topics.Quarantine(), Partition: -1, Key: original.Key, Value: original.Value, Time: original.Time}
@@ -219,6 +273,10 @@ func (s *Shard) sendQuarantine(in *input, q *events.Message, input events.Input,
 			}
 			in.finish(input.Offset)
 			input.Low = in.low()
+			if input.Origin != nil {
+				s.closeOrigin(input.Origin)
+				input.Origin = s.capped(input.Origin)
+			}
 			return s.decide(events.InstanceID{}, &events.Decision{Outcome: events.Quarantined, Reason: reason}, input)
 		})
 	})

@@ -89,10 +89,10 @@ func (e *emitter) further() []events.TopicProgress {
 }
 
 // from is the journal offset from which a new owner has to look for open emissions.
-func (e *emitter) from(next int64) int64 {
-	low := e.emitted()
+// What is done but not journaled as done counts as open: with the record that says so it may be lost.
+func (e *emitter) from(journaled uint64, next int64) int64 {
 	n := 0
-	for n < len(e.records) && e.records[n].seq <= low {
+	for n < len(e.records) && e.records[n].seq <= journaled {
 		n++
 	}
 	e.records = e.records[n:]
@@ -146,7 +146,8 @@ func (s *Shard) emitted(rec *events.Record, n int, m *events.Message, e *emissio
 	case err == nil:
 	case mutant.On("shard-refusal-blocks"):
 		return nil
-	case s.stopping: // it stays open: the next owner emits it again
+	case s.stopping: // it is not done: the next owner emits it again
+		s.emits.open--
 		return nil
 	case !errors.Is(err, ErrRefused):
 		s.log.Warn("emitting again", "topic", m.Topic, "seq", rec.Seq, "err", err)

@@ -96,7 +96,9 @@ func (e *Engine) Run(ctx context.Context) error {
 		return err
 	}
 	e.mu.Lock()
+	e.mu.Lock()
 	e.layout = layout
+	e.mu.Unlock()
 	e.mu.Unlock()
 	e.stores.shards = layout.shards
 	e.machine = machine.New(machine.Config{App: e.cfg.App, Slots: layout.shards * events.SlotsPerShard, Lifecycle: e.cfg.Lifecycle, MaxRecord: e.cfg.MaxRecord, Plans: e.plans})
@@ -170,6 +172,8 @@ func (e *Engine) latestGeneration() int32 {
 const (
 	retryFirst = 100 * time.Millisecond
 	retryLast  = 10 * time.Second
+	// generationWait is how long a shard that lost its claim waits for the group to tell this node so.
+	generationWait = time.Minute
 )
 
 // keep opens the shard and runs it, again and again until it is revoked.
@@ -197,13 +201,15 @@ func (e *Engine) keep(ctx context.Context, p int32, r *runner) {
 		}
 		var lost *claimLost
 		e.log.Warn("the shard stopped; it is opened again", "shard", p, "code", ErrorCode(err), "in", delay, "err", err)
+		lostAt := time.Now()
 		for wait := true; wait && ctx.Err() == nil; {
 			select {
 			case <-time.After(delay):
 			case <-ctx.Done():
 			}
-			// L5: who lost the claim to a later generation does not claim back before it takes part in it.
-			wait = errors.As(err, &lost) && !lost.mayClaimBack(e.latestGeneration())
+			// L5: who lost the claim to a later generation does not claim back before it takes part in it. A group
+			// that was forgotten counts from 1 again, so the wait has an end.
+			wait = errors.As(err, &lost) && !lost.mayClaimBack(e.latestGeneration()) && time.Since(lostAt) < generationWait
 		}
 		delay = min(2*delay, retryLast)
 	}
@@ -275,6 +281,12 @@ func (r *runner) set(st store.Store, owns bool) {
 	r.mu.Unlock()
 }
 
+func (e *Engine) shards() int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.layout.shards
+}
+
 // Shards are the shards that this node owns and decides for, in order.
 func (e *Engine) Shards() []int32 {
 	e.mu.Lock()
@@ -305,7 +317,7 @@ var ErrNotHere = errors.New("this node does not own the shard")
 func (e *Engine) Get(id events.InstanceID) (inst Instance, ok bool, err error) {
 	var r *runner
 	e.mu.Lock()
-	if n := e.layout.shards; n > 0 {
+	if n := e.shards(); n > 0 {
 		r = e.runners[id.Shard(n)]
 	}
 	e.mu.Unlock()
@@ -357,13 +369,17 @@ func (e *Engine) List(fn func(Instance) bool) error {
 }
 
 func (r *runner) list(fn func(Instance) bool) (more bool, err error) {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	more = true
-	if r.store == nil {
-		return more, nil
+	// fn is somebody else's code: it runs on a snapshot, with no lock held.
+	snap, err := r.snapshot()
+	if errors.Is(err, ErrNotHere) {
+		return true, nil
 	}
-	serr := r.store.Scan([]byte{events.FamilyInstance}, []byte{events.FamilyInstance + 1}, func(row store.Row) bool {
+	if err != nil {
+		return false, err
+	}
+	defer snap.Close()
+	more = true
+	serr := snap.Scan([]byte{events.FamilyInstance}, []byte{events.FamilyInstance + 1}, func(row store.Row) bool {
 		id, ref, ok := events.ParseRowKey(row.Key)
 		if !ok || ref.Part != events.PartHead {
 			return true

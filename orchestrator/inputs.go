@@ -22,7 +22,7 @@ const maxOpen = 2048
 type input struct {
 	tp    TopicPartition
 	ahead *journal.Mark // of the deciding state: what is answered already
-	queue []events.Message
+	queue []batch
 	next  int64 // everything below was looked at
 	// reached: below it nothing more comes than what is queued.
 	reached int64
@@ -30,9 +30,46 @@ type input struct {
 	until   int64   // end of the backlog as seen at the claim (L10)
 	own     bool    // the application's own topic, not a domain topic
 
+	queued  int // records in queue
+	bytes   int // and their size
 	paused  bool
 	failed  bool
 	trimmed int64 // the topic was trimmed below it
+}
+
+// batch is what was delivered together.
+type batch struct {
+	at       int64 // when it arrived, broker time in ms
+	messages []events.Message
+}
+
+func (in *input) put(messages []events.Message, at int64) {
+	if len(messages) == 0 {
+		return
+	}
+	in.queue = append(in.queue, batch{at, messages})
+	in.queued += len(messages)
+	for i := range messages {
+		in.bytes += sizeOf(&messages[i])
+	}
+}
+
+// head is the next record; pop takes it off.
+func (in *input) head() *events.Message { return &in.queue[0].messages[0] }
+
+func (in *input) pop() {
+	b := &in.queue[0]
+	in.bytes -= sizeOf(&b.messages[0])
+	b.messages[0] = events.Message{}
+	b.messages = b.messages[1:]
+	in.queued--
+	if len(b.messages) == 0 {
+		in.queue = in.queue[1:]
+	}
+	if in.queued == 0 {
+		in.queue = nil
+		in.drained()
+	}
 }
 
 // low is the offset below which everything is finished: decided (in a record already appended), skipped by
@@ -49,7 +86,7 @@ func (in *input) begin(offset int64) { in.open = append(in.open, offset) }
 
 // drained passes offsets that hold no record, once everything before them was looked at.
 func (in *input) drained() {
-	if len(in.queue) == 0 {
+	if in.queued == 0 {
 		in.next = max(in.next, in.reached)
 	}
 }
@@ -71,7 +108,7 @@ const partitionsKnown = -1
 // whose position is outside its log halts, and says what is lost; the others go on.
 func (s *Shard) startInputs(ctx context.Context) error {
 	s.byPlace = map[TopicPartition]*input{}
-	s.backlog = true
+	s.backlog, s.opening = true, true
 	tps := append([]TopicPartition{{s.topics.Inbox(), s.cfg.ID}, {s.topics.Replies(), s.cfg.ID}}, s.cfg.Inputs...)
 	bounds, err := s.cfg.Kafka.Bounds(ctx, tps)
 	if err != nil {
@@ -120,6 +157,7 @@ func (s *Shard) startInputs(ctx context.Context) error {
 			}
 		}
 	}
+	s.opening = false
 	for _, in := range s.inputs {
 		if !in.failed {
 			s.cfg.Kafka.Consume(in.tp, in.next, s)

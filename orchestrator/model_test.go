@@ -303,7 +303,7 @@ func (st *story) config(id int32, node string) ShardConfig {
 	cfg := ShardConfig{
 		App: app, ID: id, Shards: st.shards, Node: node, Kafka: st.kafka, Store: st.stores[id], Inputs: l.inputsOf(id), Domain: l.domain,
 		Machine: machine.New(machine.Config{App: app, Slots: st.shards * events.SlotsPerShard, Plans: []*sagas.Plan{st.plan}}),
-		From:    FromEarliest, Logger: slog.New(slog.DiscardHandler), Stats: &shardStats{}, MaxInFlight: 100, CompactAfter: 1 << 40, RowCache: 8 << 10, ApplyAfter: 200 * time.Millisecond, BacklogWait: time.Minute,
+		From:    FromEarliest, Logger: slog.New(slog.DiscardHandler), Stats: &shardStats{}, MaxRecord: 768 << 10, MaxInFlight: 100, CompactAfter: 1 << 40, RowCache: 8 << 10, ApplyAfter: 200 * time.Millisecond, BacklogWait: time.Minute,
 		Clock: func() int64 { st.kafka.mu.Lock(); defer st.kafka.mu.Unlock(); return st.kafka.now },
 		Nonce: func() events.Nonce { st.nonces++; return events.Nonce{st.nonces} },
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/skald-io/skald/events"
@@ -53,12 +54,16 @@ func (s *Shard) open(ctx context.Context) error {
 	}
 	s.applied, s.expect = f.state, f.state.Next
 	s.ahead = s.applied.Clone()
+	s.quarantining = map[journal.TP][]int64{}
 	s.overlay, s.rebuilt, s.broken = newOverlay(s.store, s.cfg.RowCache), f.fresh, map[events.InstanceID]bool{}
 	next, err := s.store.NextDue()
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrStoreFailed, err)
 	}
 	s.timers.next = next
+	if sized, ok := s.store.(interface{ Size() int64 }); ok {
+		s.liveBytes = sized.Size()
+	}
 	// What the last owner decided and may not have emitted goes out first, under the same ids (L14).
 	s.emits.last = s.applied.EmittedSeq
 	for _, r := range f.open {
@@ -127,13 +132,16 @@ func (s *Shard) claim(ctx context.Context, f *follower) error {
 
 // follower reads a journal into a store: for a restore, a rebuild, a standby.
 type follower struct {
-	log    Log
-	store  store.Store
-	state  *journal.State
-	open   []openRecord // accepted decisions whose emissions may be open, in order
-	seen   func(LogRecord)
-	read   int
-	fresh  bool  // the store was empty
+	log   Log
+	store store.Store
+	state *journal.State
+	open  []openRecord // accepted decisions whose emissions may be open, in order
+	seen  func(LogRecord)
+	read  int
+	fresh bool // the store was empty
+	// A journal that begins at a checkpoint holds the whole round that the checkpoint began, or its head was
+	// deleted too early. round is that checkpoint's sequence, 0 when there is none or its last carry was read.
+	round  uint64
 	until  int64 // stop before this offset; 0: at the journal's end
 	logger interface{ Info(string, ...any) }
 
@@ -190,7 +198,13 @@ func (f *follower) verify(ctx context.Context, st *journal.State, bounds Bounds)
 		return nil
 	}
 	from := min(max(st.EmitFrom, bounds.Start), st.At)
-	chain := map[events.Hash]openRecord{}
+	type link struct {
+		prev   events.Hash
+		seq    uint64
+		offset int64
+		rec    *events.Record // only where its emissions may be open
+	}
+	chain := map[events.Hash]link{}
 	done := errors.New("done")
 	_, err := f.log.Read(ctx, from, func(r LogRecord) error {
 		if r.Offset > st.At {
@@ -201,7 +215,11 @@ func (f *follower) verify(ctx context.Context, st *journal.State, bounds Bounds)
 			return fmt.Errorf("journal offset %d: %w", r.Offset, err)
 		}
 		if rec.Kind != events.KindClaim {
-			chain[events.HashOf(r.Value)] = openRecord{rec, r.Offset}
+			l := link{prev: rec.Prev, seq: rec.Seq, offset: r.Offset}
+			if emitsOpen(st, rec) {
+				l.rec = rec
+			}
+			chain[events.HashOf(r.Value)] = l
 		}
 		return nil
 	})
@@ -212,15 +230,13 @@ func (f *follower) verify(ctx context.Context, st *journal.State, bounds Bounds)
 	if (!found || at.offset != st.At) && !mutant.On("shard-store-trusted") {
 		return fmt.Errorf("%w: the record at offset %d is another one", ErrUntrusted, st.At)
 	}
-	for found && at.rec.Seq > st.EmittedSeq {
-		if emitsOpen(st, at.rec) {
-			f.open = append(f.open, at)
+	for found && at.seq > st.EmittedSeq {
+		if at.rec != nil {
+			f.open = append(f.open, openRecord{at.rec, at.offset})
 		}
-		at, found = chain[at.rec.Prev]
+		at, found = chain[at.prev]
 	}
-	for i, j := 0, len(f.open)-1; i < j; i, j = i+1, j-1 {
-		f.open[i], f.open[j] = f.open[j], f.open[i]
-	}
+	slices.Reverse(f.open)
 	return nil
 }
 
@@ -272,6 +288,12 @@ func (f *follower) catchUp(ctx context.Context) error {
 			f.seen(r)
 		}
 		f.collect(v, rec, r.Offset)
+		switch {
+		case rec.Kind == events.KindCheckpoint && r.Offset == bounds.Start && v == journal.Accepted:
+			f.round = rec.Seq
+		case rec.Kind == events.KindCarry && rec.Carry.End == f.round && v == journal.Accepted:
+			f.round = 0
+		}
 		if f.size += len(r.Value); f.size >= restoreBatch {
 			if time.Since(told) > 2*time.Second {
 				told = time.Now()
@@ -281,8 +303,12 @@ func (f *follower) catchUp(ctx context.Context) error {
 		}
 		return nil
 	})
-	if err != nil && !errors.Is(err, errReached) {
+	switch {
+	case errors.Is(err, errReached):
+	case err != nil:
 		return err
+	case f.round != 0:
+		return fmt.Errorf("%w: it begins at checkpoint %d, whose last carried row is missing", journal.ErrTrimmed, f.round)
 	}
 	return f.flush(ctx)
 }

@@ -77,9 +77,11 @@ func (s *Shard) trimInputs() {
 		if low == 0 || low == in.trimmed {
 			continue
 		}
-		in.trimmed = low
 		s.aside(func() {
-			if err := s.cfg.Kafka.DeleteRecords(s.bg, tp, low); err != nil && s.bg.Err() == nil {
+			err := s.cfg.Kafka.DeleteRecords(s.bg, tp, low)
+			if err == nil {
+				s.post(func(*Shard) error { in.trimmed = low; return nil })
+			} else if s.bg.Err() == nil {
 				s.log.Warn("trimming failed; it grows until the next one succeeds", "topic", tp.Topic, "partition", tp.Partition, "below", low, "err", err)
 			}
 		})

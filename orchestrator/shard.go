@@ -113,6 +113,10 @@ type Shard struct {
 	progress  progress
 	stats     *shardStats
 	stopping  bool
+	opening   bool // nothing is decided before the start positions are journaled
+	first     int  // which input comes first in a turn
+	// quarantining are the origins of forwards that are on their way to the quarantine topic.
+	quarantining map[journal.TP][]int64
 
 	bg             context.Context // of what runs beside the loop: trims, clock measurements
 	stopBackground context.CancelFunc
@@ -279,7 +283,7 @@ func (s *Shard) Turn(ctx context.Context) (wait time.Duration, err error) {
 // idle is how long nothing is due: the next timer, or the next progress record.
 func (s *Shard) idle() time.Duration {
 	ms := s.progress.interval()
-	if due := s.timers.next; due != 0 && !s.backlog && s.timers.hold <= s.applied.Seq {
+	if due := s.timers.next; due != 0 && !s.backlog && !s.full() && s.timers.hold <= s.applied.Seq {
 		ms = min(ms, due-s.now())
 	}
 	if len(s.unapplied.records) > 0 {
@@ -350,7 +354,7 @@ func (s *Shard) readBack(ctx context.Context, offset int64) error {
 	_, err := s.journal.Read(ctx, s.expect, func(r LogRecord) error {
 		if r.Offset != probe.Next && !mutant.On("shard-reads-back-with-a-hole") {
 			// Another owner compacted and trimmed what this one has not seen, its own claim included.
-			return fmt.Errorf("%w: the journal begins at offset %d by now, and this owner knows it up to %d", ErrClaimLost, r.Offset, probe.Next)
+			return &claimLost{node: fmt.Sprintf("an owner that trimmed the journal to offset %d; this one knows it up to %d", r.Offset, probe.Next), term: probe.Term + 1, generation: s.cfg.Generation + 1}
 		}
 		if r.Offset >= offset {
 			return stop
@@ -447,7 +451,7 @@ func (s *Shard) drain() error {
 	s.stopping = true
 	for _, in := range s.inputs {
 		s.cfg.Kafka.Stop(in.tp)
-		in.queue = nil
+		in.queue, in.queued, in.bytes = nil, 0, 0
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
 	defer cancel()

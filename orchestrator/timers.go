@@ -1,6 +1,7 @@
 package orchestrator
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/skald-io/skald/events"
@@ -36,27 +37,17 @@ func (s *Shard) fire() (more bool, err error) {
 	if err := s.apply(); err != nil {
 		return false, err
 	}
-	var due []store.Timer
-	if err := s.store.Due(now, func(t store.Timer) bool {
-		due = append(due, store.Timer{Due: t.Due, Key: append([]byte(nil), t.Key...)})
-		return len(due) < timersPerTurn
-	}); err != nil {
-		return false, fmt.Errorf("%w: %w", ErrStoreFailed, err)
+	due, err := s.due(s.timersUntil(now))
+	if err != nil {
+		return false, err
 	}
 	for _, t := range due {
-		id, ref, ok := events.ParseRowKey(t.Key)
-		if !ok {
-			return false, fmt.Errorf("%w: a timer of key %x", ErrStoreFailed, t.Key)
-		}
-		if s.broken[id] {
+		if _, set, ok := s.overlay.Row(t.Instance, t.Row); !ok || set != t.Due {
 			continue
 		}
-		if _, set, ok := s.overlay.Row(id, ref); !ok || set != t.Due {
-			continue
-		}
-		d := s.cfg.Machine.Timer(s.overlay, now, machine.Timer{Instance: id, Row: ref, Due: t.Due})
-		in := events.Input{Kind: events.InputTimer, Row: ref, Due: t.Due, MessageID: fmt.Sprintf("timer-%s-%d", id, s.ahead.Seq+1)}
-		if err := s.decide(id, d, in); err != nil {
+		d := s.cfg.Machine.Timer(s.overlay, now, t)
+		in := events.Input{Kind: events.InputTimer, Row: t.Row, Due: t.Due, MessageID: fmt.Sprintf("timer-%s-%d", t.Instance, s.ahead.Seq+1)}
+		if err := s.decide(t.Instance, d, in); err != nil {
 			return false, err
 		}
 	}
@@ -74,4 +65,35 @@ func (s *Shard) fire() (more bool, err error) {
 		}
 	}
 	return len(due) == timersPerTurn, nil
+}
+
+// timersUntil is the time up to which timers may fire: not beyond the arrival of a reply, or of a forwarded one, that
+// is still in the queue. Its answer counts before the time-out that came after it.
+func (s *Shard) timersUntil(now int64) int64 {
+	for _, in := range s.inputs {
+		if in.own && in.queued > 0 {
+			now = min(now, in.queue[0].at)
+		}
+	}
+	return now
+}
+
+// due gives the timers up to a time that belong to instances which can be decided, timersPerTurn at most.
+func (s *Shard) due(until int64) (due []machine.Timer, err error) {
+	var bad error
+	err = s.store.Due(until, func(t store.Timer) bool {
+		id, ref, ok := events.ParseRowKey(t.Key)
+		if !ok {
+			bad = fmt.Errorf("a timer of key %x", t.Key)
+			return false
+		}
+		if !s.broken[id] {
+			due = append(due, machine.Timer{Instance: id, Row: ref, Due: t.Due})
+		}
+		return len(due) < timersPerTurn
+	})
+	if err = errors.Join(err, bad); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrStoreFailed, err)
+	}
+	return due, nil
 }

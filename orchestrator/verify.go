@@ -54,7 +54,7 @@ func (e *Engine) Verify(ctx context.Context, shard int32) (Comparison, error) {
 		if cerr := snap.Close(); err == nil {
 			err = cerr
 		}
-		if !errors.Is(err, ErrUntrusted) { // trimmed while it was read: once more
+		if !errors.Is(err, ErrUntrusted) && !errors.Is(err, ErrPositionLost) { // trimmed while it was read: once more
 			return c, err
 		}
 	}
@@ -106,6 +106,9 @@ func Compare(ctx context.Context, log Log, live *journal.State, rows store.Scann
 	}
 	if f.state.Next != live.Next {
 		return Comparison{}, fmt.Errorf("%w: the rebuild reached offset %d, the live store stands at %d", ErrUntrusted, f.state.Next, live.Next)
+	}
+	if f.round != 0 {
+		return Comparison{}, fmt.Errorf("%w: the live store stands within the compaction round that the journal begins with", ErrUntrusted)
 	}
 	c := Comparison{Offset: live.Next, Seq: live.Seq, Records: f.read}
 	var err error
