@@ -284,7 +284,7 @@ func (st *story) commandsOf(key string) (n int) {
 func TestAForwardThatThisBuildDoesNotKnowIsNotDropped(t *testing.T) {
 	st := newStory(t, 2, oneStep)
 	a0 := st.open(0, "new")
-	old := sagas.Define("old", "1", sagas.StartOn(sagas.NewEvent[orderPlaced]("parcels", ""), func(e orderPlaced) order { return order{e.ID} }),
+	old := sagas.Define("old", "1", sagas.StartOn(sagas.NewEvent[orderPlaced]("parcels", ""), func(e orderPlaced) order { return order(e) }),
 		sagas.Step("pay", pay, toCharge, nil).Undo(sagas.With(refund, toCharge)))
 	plan, err := old.Plan()
 	must(t, err)
