@@ -96,9 +96,7 @@ func (e *Engine) Run(ctx context.Context) error {
 		return err
 	}
 	e.mu.Lock()
-	e.mu.Lock()
 	e.layout = layout
-	e.mu.Unlock()
 	e.mu.Unlock()
 	e.stores.shards = layout.shards
 	e.machine = machine.New(machine.Config{App: e.cfg.App, Slots: layout.shards * events.SlotsPerShard, Lifecycle: e.cfg.Lifecycle, MaxRecord: e.cfg.MaxRecord, Plans: e.plans})
@@ -281,11 +279,6 @@ func (r *runner) set(st store.Store, owns bool) {
 	r.mu.Unlock()
 }
 
-func (e *Engine) shards() int {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	return e.layout.shards
-}
 
 // Shards are the shards that this node owns and decides for, in order.
 func (e *Engine) Shards() []int32 {
@@ -317,7 +310,7 @@ var ErrNotHere = errors.New("this node does not own the shard")
 func (e *Engine) Get(id events.InstanceID) (inst Instance, ok bool, err error) {
 	var r *runner
 	e.mu.Lock()
-	if n := e.shards(); n > 0 {
+	if n := e.layout.shards; n > 0 {
 		r = e.runners[id.Shard(n)]
 	}
 	e.mu.Unlock()
