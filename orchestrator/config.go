@@ -27,7 +27,8 @@ const (
 
 // Config is everything an Engine is told. App, Kafka and one definition are required.
 type Config struct {
-	App         string // prefix of the topics, name of the group; letters, digits, '-', '_'; at most 100
+	App string // prefix of the topics, name of the group; letters, digits, '-', '_'; at most 100
+	// Kafka is a connection for this engine alone: two of one application would end each other's reading.
 	Kafka       Kafka
 	Definitions []Definition
 	// Dir holds the stores, one folder a shard. "": they are kept in memory, and every start rebuilds them

@@ -279,7 +279,6 @@ func (r *runner) set(st store.Store, owns bool) {
 	r.mu.Unlock()
 }
 
-
 // Shards are the shards that this node owns and decides for, in order.
 func (e *Engine) Shards() []int32 {
 	e.mu.Lock()
