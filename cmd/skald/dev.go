@@ -56,6 +56,7 @@ wrong flags; 130 when --once was interrupted.`,
 		f.IntVar(&o.shards, "shards", 4, "shards, and partitions of the topics that are created `N`")
 		f.StringVar(&o.dir, "dir", "", "with --brokers: where the stores are; default: a temporary folder `DIR`")
 		f.Int64Var(&o.seed, "seed", 1, "decides who is slow, and who dies `N`")
+		f.StringVar(&o.from, "from", "latest", "where a first start reads a topic of orders that is there already: latest or earliest `WHERE`")
 		f.BoolVar(&o.calm, "calm", false, "no slowness and no crashes")
 		f.BoolVar(&o.verbose, "verbose", false, "log what the engine does, on stderr")
 		o.out = outputFlag(f)
@@ -81,7 +82,7 @@ type devOptions struct {
 	orders, shards            int
 	wait                      time.Duration
 	brokers, without          list
-	app, listen, dir          string
+	app, listen, dir, from    string
 	seed                      int64
 	out                       *output
 }
@@ -112,6 +113,8 @@ func (o *devOptions) check(set map[string]bool) error {
 		return usagef("--shards %d: 1 to %d", o.shards, events.MaxShards)
 	case set["dir"] && len(o.brokers) == 0:
 		return usagef("--dir is for --brokers: the embedded broker forgets everything, and a store is worth nothing without its journal")
+	case o.from != "latest" && o.from != "earliest":
+		return usagef("--from %q: latest or earliest", o.from)
 	case set["listen"] && len(o.brokers) > 0:
 		return usagef("--listen is for the embedded broker, --brokers for one that runs already: not both")
 	}
@@ -178,7 +181,7 @@ func demo(ctx context.Context, s *screen, o *devOptions) (err error) {
 		return err
 	}
 	from := orchestrator.FromLatest // others may have written to a topic of that name
-	if fresh {
+	if fresh || o.from == "earliest" {
 		from = orchestrator.FromEarliest
 	}
 

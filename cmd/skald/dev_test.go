@@ -21,6 +21,7 @@ func TestFlagsOfDevThatMakeNoSense(t *testing.T) {
 		"dev --once":                                             "--once is for --demo",
 		"dev --demo --once":                                      "--once needs --orders",
 		"dev --demo --orders -1":                                 "at least 1",
+		"dev --demo --from yesterday":                            `--from "yesterday"`,
 		"dev --demo --wait 1m":                                   "--wait is for --once",
 		"dev --demo --orders 1 --once --wait 0s":                 "more than nothing",
 		"dev --demo --rate 0":                                    "--rate 0",
