@@ -38,7 +38,8 @@ func engineRole(ctx context.Context, o *options) error {
 	defer client.Close()
 	m := newMeter(client, o.app, w.commands)
 	engine, err := orchestrator.New(orchestrator.Config{App: o.app, Kafka: m, Definitions: []orchestrator.Definition{w.saga},
-		Dir: filepath.Join(o.dir, "stores"), From: orchestrator.FromEarliest, Lifecycle: true, Logger: logger()})
+		Dir: filepath.Join(o.dir, "stores"), From: orchestrator.FromEarliest, Lifecycle: true, Logger: logger(),
+		CacheBytes: int64(o.cache) << 20})
 	if err != nil {
 		return err
 	}

@@ -71,6 +71,7 @@ type options struct {
 	plain       bool
 	workers     int
 	topics      int
+	cache       int
 }
 
 func (o *options) flags(f *flag.FlagSet) {
@@ -90,6 +91,7 @@ func (o *options) flags(f *flag.FlagSet) {
 	f.IntVar(&o.starts, "starts", 0, "instead: so many sagas started and waiting while no participant runs, then all finished `N`")
 	f.BoolVar(&o.plain, "plain-participants", false, "answer with a bare loop instead of the participant kit, to see what the kit costs")
 	f.IntVar(&o.topics, "command-topics", 1, "topics that the steps' commands are spread over, 1 to -steps `N`")
+	f.IntVar(&o.cache, "cache", 0, "memory for the engine's stores, MiB; 0: the engine's default `N`")
 	f.IntVar(&o.workers, "workers", 64, "workers of the participant kit `N`")
 	f.Usage = func() {
 		fmt.Fprint(f.Output(), usage)
@@ -113,6 +115,8 @@ func (o *options) check() error {
 		return fmt.Errorf("-shards %d: 1 to %d", o.shards, events.MaxShards)
 	case o.linger < 0 || o.linger > time.Second:
 		return fmt.Errorf("-linger %s: 0 to 1s", o.linger)
+	case o.cache < 0:
+		return fmt.Errorf("-cache %d: not negative", o.cache)
 	case o.starts < 0 || o.starts > 10_000_000:
 		return fmt.Errorf("-starts %d: 0 to 10000000", o.starts)
 	}
@@ -123,7 +127,7 @@ func (o *options) check() error {
 func (o *options) args(mode string) []string {
 	a := []string{"-mode", mode, "-app", o.app, "-brokers", o.brokers, "-dir", o.dir, "-profile", o.profile,
 		"-steps", fmt.Sprint(o.steps), "-shards", fmt.Sprint(o.shards), "-linger", o.linger.String(), "-workers", fmt.Sprint(o.workers),
-		"-command-topics", fmt.Sprint(o.topics)}
+		"-command-topics", fmt.Sprint(o.topics), "-cache", fmt.Sprint(o.cache)}
 	if o.plain {
 		a = append(a, "-plain-participants")
 	}
