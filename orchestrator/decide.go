@@ -131,7 +131,9 @@ func (s *Shard) take(in *input, m *events.Message) error {
 		if original, origin, err = events.UnwrapForward(m); err != nil {
 			return s.quarantine(in, m, m, nil, err)
 		}
-		if s.ahead.Origin(journal.TP{Topic: origin.Topic, Partition: origin.Partition}).Has(origin.Offset) && !mutant.On("shard-forward-taken-twice") {
+		from := journal.TP{Topic: origin.Topic, Partition: origin.Partition}
+		taken := s.ahead.Origin(from).Has(origin.Offset) || slices.Contains(s.quarantining[from], origin.Offset)
+		if taken && !mutant.On("shard-forward-taken-twice") {
 			s.stats.duplicates.Add(1)
 			s.log.Debug("a forward that was taken already", "at", m.Place(), "origin", original.Place())
 			return nil // delivered twice by a sender that was replaced (L7)

@@ -534,3 +534,20 @@ func TestACheckAfterARoundWhoseCarriesAreNotYetInTheStore(t *testing.T) {
 		t.Errorf("journal from %d, store at %d: %d rows, rebuilt %d, equal %v, err %v", start, st.state(0).Next, c.Rows, c.Rebuilt, c.Equal, err)
 	}
 }
+
+// L7: a forward comes twice, from a sender and its successor, and the second while the first is on its way to the
+// quarantine topic. It was taken already.
+func TestAForwardThatIsBeingQuarantinedIsNotTakenAgain(t *testing.T) {
+	st := newStory(t, 2, oneStep)
+	a0, b1 := st.open(0, "a"), st.open(1, "b")
+	st.kafka.put(events.Message{Topic: "orders", Key: []byte(keyOn(1, 2, 1)), Value: []byte("{not json")})
+	must(t, st.turn(a0)) // forwarded, and its position not journaled
+	must(t, st.turn(st.open(0, "c")))
+	if n := len(st.kafka.messages("shop.inbox", 1)); n != 2 {
+		t.Fatalf("%d forwards, want 2", n)
+	}
+	must(t, st.turn(b1))
+	if n := len(st.kafka.messages("shop.quarantine", 0)); n != 1 {
+		t.Errorf("%d records in quarantine, want 1", n)
+	}
+}
