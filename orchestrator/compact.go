@@ -50,6 +50,9 @@ func (s *Shard) compact() error {
 		return s.walk(r)
 	case s.applied.Seq < r.end && !mutant.On("shard-trim-before-carries-are-acknowledged") || s.emits.emitted() < r.checkpoint || r.trimming:
 		return nil
+	case s.applied.Seq < s.emits.refusal:
+		// With its owner the refusal's decision may be lost: the next one must find what was refused.
+		return nil
 	}
 	// A store that ends before the carries would be of no use once the journal begins behind it.
 	if err := s.apply(); err != nil {

@@ -19,6 +19,7 @@ type emitter struct {
 	last    uint64                 // the last record that entered, with or without emissions
 	// lastEmitting is the last one with emissions: progress up to it is worth journaling.
 	lastEmitting uint64
+	refusal      uint64 // the last record that decides a refusal
 	open         int
 }
 
@@ -167,5 +168,7 @@ func (s *Shard) emitted(rec *events.Record, n int, m *events.Message, e *emissio
 	}
 	id := events.CommandID{Instance: rec.Decision.Instance, Node: em.Node, Execution: em.Execution, Attempt: em.Attempt, Phase: em.Phase}
 	d := s.cfg.Machine.Refused(s.overlay, s.now(), machine.Refusal{Command: id, Code: "refused", Message: events.Cut(err.Error(), events.MaxMessage)})
-	return s.decide(id.Instance, d, events.Input{Kind: events.InputRefused, MessageID: id.Text(s.cfg.App), Row: events.RowRef{Part: events.PartNode, N: uint64(em.Node)}})
+	err = s.decide(id.Instance, d, events.Input{Kind: events.InputRefused, MessageID: id.Text(s.cfg.App), Row: events.RowRef{Part: events.PartNode, N: uint64(em.Node)}})
+	s.emits.refusal = s.ahead.Seq
+	return err
 }

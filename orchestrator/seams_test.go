@@ -551,3 +551,40 @@ func TestAForwardThatIsBeingQuarantinedIsNotTakenAgain(t *testing.T) {
 		t.Errorf("%d records in quarantine, want 1", n)
 	}
 }
+
+// LOG §1, L14: the last command below a checkpoint is refused, and in the same turn the round's last carry is
+// acknowledged. The refusal's decision is in flight when the journal is trimmed, and is lost: nobody knows any
+// more that there was a command.
+func TestNothingIsTrimmedWhoseRefusalIsNotJournaled(t *testing.T) {
+	st := newStory(t, 1, oneStep)
+	a := st.open(0, "a")
+	st.kafka.manual = true
+	st.order(0, "x")
+	must(t, st.turn(a))
+	st.kafka.step() // x is decided
+	a.cfg.CompactAfter = 1
+	for range 5 { // a round goes by; its command waits for Kafka
+		for k := 0; k < len(st.kafka.queue); k++ {
+			if w := st.kafka.queue[k]; w.log != nil {
+				st.kafka.queue = append(st.kafka.queue[:k:k], st.kafka.queue[k+1:]...)
+				st.kafka.write(w, true)
+				k--
+			}
+		}
+		_, err := a.Turn(context.Background())
+		must(t, err)
+	}
+	if a.round == nil || a.round.end == 0 || a.applied.Seq < a.round.end || len(st.kafka.queue) != 1 {
+		t.Fatal("the round does not wait for the command alone: the test proves nothing")
+	}
+	st.kafka.queue[0].done(ErrRefused)
+	_, err := a.Turn(context.Background())
+	must(t, err)
+	a.background.Wait()
+	st.kafka.queue, st.kafka.manual = nil, false // a dies
+	b := st.open(0, "b")
+	must(t, st.turn(b))
+	if n := st.commandsOf("x"); n != 1 {
+		t.Errorf("%d commands of x, want 1: its refusal is in no journal", n)
+	}
+}
