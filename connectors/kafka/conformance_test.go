@@ -912,7 +912,7 @@ func TestAPositionOutsideTheLogIsReported(t *testing.T) {
 			c.Consume(tp(topic, 0), from, s)
 			until(t, "the partition fails or delivers", func() bool { return s.failure() != nil || len(s.all()) > 0 })
 			if len(s.all()) > 0 {
-				t.Fatalf("from %d: records came", from)
+				t.Fatalf("from %d: records came, the first at %d", from, s.all()[0].Offset)
 			}
 			if err := s.failure(); !errors.Is(err, orchestrator.ErrPositionLost) || !strings.Contains(err.Error(), fmt.Sprintf("%s/0", topic)) {
 				t.Errorf("from %d: %v", from, err)
