@@ -183,6 +183,12 @@ func (f *follower) load(ctx context.Context) error {
 	case st.Seq > 0 && st.At < bounds.Start:
 		return fmt.Errorf("%w: its last record, at offset %d, was compacted away; the journal begins at %d", ErrUntrusted, st.At, bounds.Start)
 	}
+	if st.Seq == 0 {
+		// It has read claims and nothing else. No hash says which, so they are read again.
+		f.fresh = true
+		f.state.Next = bounds.Start
+		return nil
+	}
 	if err := f.verify(ctx, st, bounds); err != nil {
 		return err
 	}
@@ -193,13 +199,14 @@ func (f *follower) load(ctx context.Context) error {
 // verify looks for the store's last record in the journal, by its hash, and collects the records before it
 // whose emissions may be open. They are found backwards along the chain, so that what was not accepted is
 // not taken for it.
+//
+// The hash vouches for what stands up to that record. The claims and ignored records that the store has read behind
+// it may have been lost since, and others stand there: st goes back to that record, and they are read again.
 func (f *follower) verify(ctx context.Context, st *journal.State, bounds Bounds) error {
-	if st.Seq == 0 {
-		return nil
-	}
 	from := min(max(st.EmitFrom, bounds.Start), st.At)
 	type link struct {
 		prev   events.Hash
+		nonce  events.Nonce
 		seq    uint64
 		offset int64
 		rec    *events.Record // only where its emissions may be open
@@ -215,7 +222,7 @@ func (f *follower) verify(ctx context.Context, st *journal.State, bounds Bounds)
 			return fmt.Errorf("journal offset %d: %w", r.Offset, err)
 		}
 		if rec.Kind != events.KindClaim {
-			l := link{prev: rec.Prev, seq: rec.Seq, offset: r.Offset}
+			l := link{prev: rec.Prev, nonce: rec.Nonce, seq: rec.Seq, offset: r.Offset}
 			if emitsOpen(st, rec) {
 				l.rec = rec
 			}
@@ -229,6 +236,9 @@ func (f *follower) verify(ctx context.Context, st *journal.State, bounds Bounds)
 	at, found := chain[st.Hash]
 	if (!found || at.offset != st.At) && !mutant.On("shard-store-trusted") {
 		return fmt.Errorf("%w: the record at offset %d is another one", ErrUntrusted, st.At)
+	}
+	if found {
+		st.Next, st.Nonce, st.Claimed, st.Broken = st.At+1, at.nonce, true, false
 	}
 	for found && at.seq > st.EmittedSeq {
 		if at.rec != nil {

@@ -588,3 +588,31 @@ func TestNothingIsTrimmedWhoseRefusalIsNotJournaled(t *testing.T) {
 		t.Errorf("%d commands of x, want 1: its refusal is in no journal", n)
 	}
 }
+
+// L4: behind the last accepted record a store has read a claim that the journal lost afterwards; what stands in its
+// place is accepted. The hash of the store's last record is right, and yet the store is no prefix: its next
+// owner would decide without what it skips.
+func TestAStoreThatReadALostClaimReadsWhatReplacedIt(t *testing.T) {
+	st := newStory(t, 1, oneStep)
+	a := st.open(0, "a")
+	st.order(0, "x")
+	must(t, st.turn(a))
+	part := st.kafka.part(TopicPartition{"shop.journal", 0})
+	kept := len(part.records)
+	lost := events.Record{Kind: events.KindClaim, Nonce: events.Nonce{99}, Term: 7, Claim: &events.Claim{Node: "lost", Shards: 1, Slots: events.SlotsPerShard}}
+	st.kafka.write(&modelWrite{tp: TopicPartition{"shop.journal", 0}, v: lost.Encode(nil)}, false)
+
+	other := store.NewMemory() // of a node that reads this far, and no further
+	f := follower{log: st.kafka.Log("shop.journal", 0), store: other, logger: slog.New(slog.DiscardHandler)}
+	must(t, errors.Join(f.load(context.Background()), f.catchUp(context.Background())))
+	part.records = part.records[:kept:kept]
+	st.order(0, "y")
+	must(t, st.turn(a))
+
+	st.stores[0] = other
+	b := st.open(0, "b")
+	st.order(0, "z")
+	must(t, st.turn(b))
+	st.wantStates(0, events.Running, events.Running, events.Running)
+	st.wantRebuilt(0)
+}
