@@ -21,6 +21,8 @@ const (
 	handsOver    fault = "an owner hands over"
 	paused       fault = "an owner is paused, and its shard is taken"
 	wakes        fault = "a paused owner wakes and goes on"
+	disordered   fault = "what a dead owner sent off lands in another order"
+	claimAgain   fault = "a claim is there again, some time later"
 	claimLate    fault = "a claim is not acknowledged, and lands later"
 	clockOff     fault = "an owner's clock is far off"
 	clockStands  fault = "an owner's clock stands still for a while"
@@ -50,7 +52,7 @@ const (
 )
 
 var faults = []fault{
-	diesLosing, diesLanding, diesLate, handsOver, paused, wakes, claimLate, clockOff, clockStands, storeLost, storeOld, storeForeign,
+	diesLosing, diesLanding, diesLate, disordered, handsOver, paused, wakes, claimLate, claimAgain, clockOff, clockStands, storeLost, storeOld, storeForeign,
 	truncated, appendTwice, appendRetried, appendUnknown, messageTwice, messageUnknown, topicStuck, topicRefuses, trimmed,
 	poisoned, orderTwice, commandAgain, commandExpired, undoFirst, replyLost, replyTwice,
 }
@@ -270,12 +272,13 @@ type write struct {
 	value   []byte          // of the journal
 	message *events.Message // of other topics
 	acked   func(int64, error)
+	again   bool // it landed before
 }
 
-// of are the writes of an owner.
+// of are the writes of an owner that did not land yet.
 func (s *simulation) of(o *owner) (mine []*write) {
 	for _, w := range s.queue {
-		if w.owner == o {
+		if w.owner == o && !w.again {
 			mine = append(mine, w)
 		}
 	}
@@ -284,7 +287,7 @@ func (s *simulation) of(o *owner) (mine []*write) {
 
 // forget drops an owner's writes.
 func (s *simulation) forget(o *owner) {
-	s.queue = slices.DeleteFunc(s.queue, func(w *write) bool { return w.owner == o })
+	s.queue = slices.DeleteFunc(s.queue, func(w *write) bool { return w.owner == o && !w.again })
 }
 
 func (s *simulation) landSome(n int) {
@@ -293,8 +296,8 @@ func (s *simulation) landSome(n int) {
 	}
 }
 
-// landNext lets any write through: in order for each owner and partition, and in no order else. It reports
-// whether there was one.
+// landNext lets any write through: in order for each living owner and partition, and in no order else. It
+// reports whether there was one.
 func (s *simulation) landNext() bool {
 	if len(s.queue) == 0 {
 		return false
@@ -304,13 +307,23 @@ func (s *simulation) landNext() bool {
 		s.lands(topicStuck)
 		return true
 	}
-	k := slices.IndexFunc(s.queue, func(w *write) bool { return w.owner == any.owner && w.tp == any.tp })
+	if any.again && !s.healed && !s.chance(5) {
+		return true
+	}
+	k := slices.IndexFunc(s.queue, func(w *write) bool { return w.owner == any.owner && w.tp == any.tp && w.again == any.again })
 	w := s.queue[k]
+	if w != any && any.owner.dead && s.chance(30) {
+		w, k = any, slices.Index(s.queue, any)
+		s.lands(disordered)
+	}
 	s.queue = slices.Delete(s.queue, k, k+1)
 	r := s.rng.IntN(100)
 	switch {
-	case s.healed || r >= 8:
+	case s.healed || w.again || r >= 8:
 		s.landAcked(w)
+		if w.again {
+			s.lands(claimAgain)
+		}
 	case r < 2: // the client gives up waiting; the record may be there
 		if s.chance(50) {
 			s.land(w)

@@ -34,7 +34,7 @@ var (
 
 const (
 	simShards = 2
-	simSteps  = 260
+	simSteps  = 220
 	simFew    = 100 // fewer runs than this need not have met every fault
 )
 

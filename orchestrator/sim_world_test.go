@@ -189,7 +189,9 @@ type ownerLog struct {
 
 func (l *ownerLog) Append(v []byte, done func(int64, error)) {
 	o := l.o
-	o.checkTime(v)
+	rec, err := events.DecodeRecord(v)
+	must(o.s.t, err)
+	o.checkTime(rec)
 	w := &write{owner: o, tp: l.tp, journal: true, value: v, acked: done}
 	switch {
 	case o.deaf:
@@ -200,6 +202,11 @@ func (l *ownerLog) Append(v []byte, done func(int64, error)) {
 		done(0, errTimedOut)
 	case o.direct:
 		o.s.landAcked(w)
+		if rec.Kind == events.KindClaim && o.s.chance(20) {
+			again := *w
+			again.again, again.acked = true, func(int64, error) {}
+			o.s.queue = append(o.s.queue, &again)
+		}
 	default:
 		o.s.queue = append(o.s.queue, w)
 	}
@@ -207,9 +214,7 @@ func (l *ownerLog) Append(v []byte, done func(int64, error)) {
 
 // checkTime holds what is being decided against the clock of the brokers: nobody decides in the future (L11), no timer
 // fires early, and none before the inputs that were there at the claim are finished (L10).
-func (o *owner) checkTime(v []byte) {
-	rec, err := events.DecodeRecord(v)
-	must(o.s.t, err)
+func (o *owner) checkTime(rec *events.Record) {
 	if rec.Time > o.s.kafka.now {
 		o.s.wrong("%s decides %d ms ahead of time", o, rec.Time-o.s.kafka.now)
 	}
