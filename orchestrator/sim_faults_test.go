@@ -119,6 +119,7 @@ func (s *simulation) gaveUp(o *owner) {
 	s.dismiss(o, s.rng.IntN(3))
 }
 
+// dismiss ends an owner and opens its shard anew. how picks the way; the first three are possible for every owner.
 func (s *simulation) dismiss(o *owner, how int) {
 	shard := o.shard
 	switch mine := s.of(o); {
@@ -302,18 +303,18 @@ func (s *simulation) landNext() bool {
 	if len(s.queue) == 0 {
 		return false
 	}
-	any := s.queue[s.rng.IntN(len(s.queue))]
-	if s.stuck[any.tp.Topic] {
+	picked := s.queue[s.rng.IntN(len(s.queue))]
+	if s.stuck[picked.tp.Topic] {
 		s.lands(topicStuck)
 		return true
 	}
-	if any.again && !s.healed && !s.chance(5) {
+	if picked.again && !s.healed && !s.chance(5) {
 		return true
 	}
-	k := slices.IndexFunc(s.queue, func(w *write) bool { return w.owner == any.owner && w.tp == any.tp && w.again == any.again })
+	k := slices.IndexFunc(s.queue, func(w *write) bool { return w.owner == picked.owner && w.tp == picked.tp && w.again == picked.again })
 	w := s.queue[k]
-	if w != any && any.owner.dead && s.chance(30) {
-		w, k = any, slices.Index(s.queue, any)
+	if w != picked && picked.owner.dead && s.chance(30) {
+		w, k = picked, slices.Index(s.queue, picked)
 		s.lands(disordered)
 	}
 	s.queue = slices.Delete(s.queue, k, k+1)
