@@ -12,8 +12,6 @@ import (
 	"github.com/skald-io/skald/orchestrator/journal"
 )
 
-func place(tp TopicPartition) journal.TP { return journal.TP{Topic: tp.Topic, Partition: tp.Partition} }
-
 // maxOpen bounds the inputs of one partition that wait for a forward or a quarantine to be acknowledged.
 // It bounds what origins and positions have to remember.
 const maxOpen = 2048
@@ -123,8 +121,8 @@ func (s *Shard) startInputs(ctx context.Context) error {
 	for i, tp := range tps {
 		in := &input{tp: tp, until: bounds[tp].End, own: i < 2}
 		id := s.cfg.TopicIDs[tp.Topic]
-		known := s.applied.Known(place(tp))
-		in.ahead = s.ahead.Position(place(tp))
+		known := s.applied.Known(journal.TP(tp))
+		in.ahead = s.ahead.Position(journal.TP(tp))
 		switch {
 		case !known:
 			in.next = s.firstPosition(in, bounds[tp])

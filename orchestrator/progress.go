@@ -6,6 +6,7 @@ import (
 
 	"github.com/skald-io/skald/events"
 	"github.com/skald-io/skald/internal/mutant"
+	"github.com/skald-io/skald/orchestrator/journal"
 )
 
 // How often the owner journals what it did besides deciding, trims its inputs, and measures its clock.
@@ -22,21 +23,18 @@ type progress struct {
 	clocked int64 // when the clock was last measured
 }
 
-func (p *progress) interval() int64 { return reportEvery.Milliseconds() }
-
 // report journals positions and emission progress within a second of their change, also when nothing is
 // decided (L6, L14), and trims the shard's own topics below what is journaled (L8).
-func (s *Shard) report() error {
+func (s *Shard) report() {
 	now := s.cfg.Clock()
 	if now-s.progress.trimmed >= trimEvery.Milliseconds() {
 		s.progress.trimmed = now
 		s.trimInputs()
 	}
-	if now-s.progress.at < reportEvery.Milliseconds() || s.stopping || len(s.inflight) >= s.cfg.MaxInFlight {
-		return nil
+	if now-s.progress.at < reportEvery.Milliseconds() || s.stopping || s.full() {
+		return
 	}
 	s.reportNow()
-	return nil
 }
 
 func (s *Shard) reportNow() {
@@ -73,7 +71,7 @@ func (s *Shard) trimInputs() {
 		if !in.own {
 			continue
 		}
-		tp, low := in.tp, s.applied.Position(place(in.tp)).Low
+		tp, low := in.tp, s.applied.Position(journal.TP(in.tp)).Low
 		if low == 0 || low == in.trimmed {
 			continue
 		}

@@ -267,9 +267,7 @@ func (s *Shard) Turn(ctx context.Context) (wait time.Duration, err error) {
 	if err != nil {
 		return 0, err
 	}
-	if err := s.report(); err != nil {
-		return 0, err
-	}
+	s.report()
 	if err := s.compact(); err != nil {
 		return 0, err
 	}
@@ -282,7 +280,7 @@ func (s *Shard) Turn(ctx context.Context) (wait time.Duration, err error) {
 
 // idle is how long nothing is due: the next timer, or the next progress record.
 func (s *Shard) idle() time.Duration {
-	ms := s.progress.interval()
+	ms := reportEvery.Milliseconds()
 	if due := s.timers.next; due != 0 && !s.backlog && !s.full() && s.timers.hold <= s.applied.Seq {
 		ms = min(ms, due-s.now())
 	}
