@@ -40,7 +40,7 @@ func sampleNode() *NodeState {
 func typicalDecision() *Record {
 	done := &NodeState{Status: NodeDone, Execution: 1, Attempts: 1,
 		Undo: &Obligation{Topic: "inventory.commands", Type: "ReleaseStock", Payload: []byte(`{"order":"order-7"}`)}, Expiry: 1_790_000_030_000}
-	return &Record{Kind: KindDecision, Nonce: repeat16(0x10), Seq: 4711, Prev: repeat16(0x80), Time: 1_790_000_000_120,
+	return &Record{Format: 1, Kind: KindDecision, Nonce: repeat16(0x10), Seq: 4711, Prev: repeat16(0x80), Time: 1_790_000_000_120,
 		Decision: &Decision{
 			Outcome: Applied,
 			Input: Input{Kind: InputReply, Topic: "shop.replies", Partition: 3, Offset: 9001, Low: 8990,
@@ -65,7 +65,7 @@ func typicalDecision() *Record {
 
 // samples are what the golden files were written from: between them every field of every message.
 func samples() map[string]interface{ Encode([]byte) []byte } {
-	header := Record{Nonce: repeat16(0x10), Seq: 4712, Prev: repeat16(0x80), Time: 1_790_000_000_200}
+	header := Record{Format: 1, Nonce: repeat16(0x10), Seq: 4712, Prev: repeat16(0x80), Time: 1_790_000_000_200}
 	decision := func(d Decision) *Record {
 		r := header
 		r.Kind, r.Decision = KindDecision, &d
@@ -83,7 +83,7 @@ func samples() map[string]interface{ Encode([]byte) []byte } {
 	checkpoint.Checkpoint = &Checkpoint{Claim: claim, Progress: emission, Origins: []Position{{Topic: "orders", Partition: 2, Low: 30}},
 		Positions: append(positions[1:2:2], Position{Topic: "orders", TopicID: repeat16(0x40), Partition: 3, Low: 42, Ahead: []Span{{43, 45}, {300, 301}}})}
 	return map[string]interface{ Encode([]byte) []byte }{
-		"claim":          &Record{Kind: KindClaim, Nonce: repeat16(0x10), Term: 5, Claim: &claim},
+		"claim":          &Record{Format: 1, Kind: KindClaim, Nonce: repeat16(0x10), Term: 5, Claim: &claim},
 		"decision-reply": typicalDecision(),
 		"decision-forwarded": decision(Decision{Outcome: Ignored, Reason: "stale-execution: 1 of 2", Instance: sampleID,
 			Input: Input{Kind: InputReply, Topic: "shop.inbox", Partition: 3, Offset: 12, Low: 12, MessageID: "m-1",

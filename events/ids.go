@@ -26,11 +26,28 @@ type InstanceID [16]byte
 // again is another instance, and the same message delivered again is the same one. slots is the
 // application's number of slots, from SlotsPerShard to 65,536.
 func NewInstanceID(app, definition, key, messageID string, slots int) InstanceID {
-	h := sha256.New()
 	if mutant.On("events-instance-without-message") {
 		messageID = ""
 	}
-	for _, s := range []string{app, definition, key, messageID} {
+	return entityID(key, slots, app, definition, key, messageID)
+}
+
+// CorrelationID is the id of the entity that keeps, for one definition, the events of a topic and type that
+// carry one correlation key, and the waits for them (rule L20). It lives in the slot of that key.
+func CorrelationID(app, definition, topic, typ, key string, slots int) InstanceID {
+	return entityID(key, slots, app, "correlation", definition, topic, typ, key)
+}
+
+// KeyID is the id of the entity that knows the live instance of a definition for a business key. It lives in
+// the slot of that key, as the instance does.
+func KeyID(app, definition, key string, slots int) InstanceID {
+	return entityID(key, slots, app, "key", definition, key, "")
+}
+
+// entityID hashes parts, each with its length before it, into the slot of key.
+func entityID(key string, slots int, parts ...string) InstanceID {
+	h := sha256.New()
+	for _, s := range parts {
 		var n [8]byte
 		binary.BigEndian.PutUint64(n[:], uint64(len(s)))
 		h.Write(n[:])

@@ -20,10 +20,16 @@ import (
 	"google.golang.org/protobuf/types/dynamicpb"
 )
 
-// readProto reads the subset of the language that journal.proto is written in.
+// readProto reads journal.proto.
 func readProto(t testing.TB) protoreflect.FileDescriptor {
 	t.Helper()
-	text, err := os.ReadFile("journal.proto")
+	return readProtoFile(t, "journal.proto")
+}
+
+// readProtoFile reads the subset of the language that our descriptions are written in.
+func readProtoFile(t testing.TB, name string) protoreflect.FileDescriptor {
+	t.Helper()
+	text, err := os.ReadFile(name)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -36,7 +42,7 @@ func readProto(t testing.TB) protoreflect.FileDescriptor {
 	block := regexp.MustCompile(`^(message|enum) (\w+) \{$`)
 	field := regexp.MustCompile(`^(repeated )?(\w+) (\w+) = (\d+);$`)
 	value := regexp.MustCompile(`^(\w+) = (\d+);$`)
-	file := &descriptorpb.FileDescriptorProto{Name: proto.String("journal.proto")}
+	file := &descriptorpb.FileDescriptorProto{Name: proto.String(name)}
 	var message *descriptorpb.DescriptorProto
 	var enum *descriptorpb.EnumDescriptorProto
 	enums := map[string]bool{}
@@ -83,12 +89,12 @@ func readProto(t testing.TB) protoreflect.FileDescriptor {
 			}
 			message.Field = append(message.Field, f)
 		default:
-			t.Fatalf("journal.proto:%d: the test does not know %q", i+1, line)
+			t.Fatalf("%s:%d: the test does not know %q", name, i+1, line)
 		}
 	}
 	fd, err := protodesc.NewFile(file, nil)
 	if err != nil {
-		t.Fatalf("journal.proto: %v", err)
+		t.Fatalf("%s: %v", name, err)
 	}
 	return fd
 }
@@ -265,6 +271,9 @@ func (b *block) goValue(v reflect.Value, prefix []string) {
 	for i := range v.NumField() {
 		name := strings.Join(append(slices.Clone(prefix), snake(v.Type().Field(i).Name)), "_")
 		f := v.Field(i)
+		if name == "format" {
+			continue // the byte before the message
+		}
 		switch x := f.Interface().(type) {
 		case RowRef:
 			b.goValue(f, map[string][]string{"row": {"row"}}[name]) // of a RowChange it has no prefix

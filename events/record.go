@@ -10,10 +10,14 @@ import (
 	"github.com/skald-io/skald/internal/mutant"
 )
 
-// Format is the version of the journal's encoding that this build writes, and the newest it reads. It is
-// the first byte of every journal record. Fields may be added without a new format, because readers keep
-// what they do not know; a record that an older reader would misunderstand needs one.
-const Format = 1
+// Format is the newest version of the journal's encoding that this build reads and writes. It is the first
+// byte of every journal record. Fields may be added without a new format, because readers keep what they do
+// not know; a record that an older reader would misunderstand needs one. Which format is written is the
+// application's level (rule L13).
+//
+// Format 2 has rows of other entities in a decision (RowChange.Of), rows that are removed one by one, and
+// inputs that are answered by several records (Input.More).
+const Format = 2
 
 // Kind is the kind of a journal record.
 type Kind uint8
@@ -57,12 +61,14 @@ func HashOf(value []byte) Hash {
 
 // Record is one record of a shard's journal. Exactly the one body that Kind names is set.
 type Record struct {
-	Kind  Kind
-	Nonce Nonce
-	Term  uint64 // claims: the last term the claimer read, plus one; checkpoints: the current one; else 0
-	Seq   uint64 // 0 on a claim; on others the last accepted record's plus one, over all epochs
-	Prev  Hash   // zero on a claim; on others the hash of the last accepted record
-	Time  int64  // the owner's estimate of broker time, ms since 1970; 0 on a claim; never decreases
+	// Format is that of the encoding; 0: Format, the newest. DecodeRecord sets it.
+	Format uint8
+	Kind   Kind
+	Nonce  Nonce
+	Term   uint64 // claims: the last term the claimer read, plus one; checkpoints: the current one; else 0
+	Seq    uint64 // 0 on a claim; on others the last accepted record's plus one, over all epochs
+	Prev   Hash   // zero on a claim; on others the hash of the last accepted record
+	Time   int64  // the owner's estimate of broker time, ms since 1970; 0 on a claim; never decreases
 
 	Claim      *Claim
 	Decision   *Decision
@@ -130,6 +136,8 @@ const (
 	InputReply   InputKind = 2 // a participant's reply
 	InputTimer   InputKind = 3 // a row's due time
 	InputRefused InputKind = 4 // a command that Kafka refuses for good
+	InputMessage InputKind = 5 // what another shard, or this one, says through an inbox: see InboxMessage
+	InputAction  InputKind = 6 // an operator's action, or a signal
 )
 
 func (k InputKind) String() string {
@@ -144,6 +152,10 @@ func (k InputKind) String() string {
 		return "timer"
 	case InputRefused:
 		return "refused"
+	case InputMessage:
+		return "message"
+	case InputAction:
+		return "action"
 	}
 	return fmt.Sprintf("input-%d", uint8(k))
 }
@@ -160,7 +172,10 @@ type Input struct {
 	Origin    *Origin
 	Row       RowRef // of InputTimer: the row whose due time came; of InputRefused: the step's row
 	Due       int64  // of InputTimer: that due time, ms since 1970
-	Unknown   []byte
+	// More: further records answer the same input. Its position and its origin are finished with the last one,
+	// which has it not.
+	More    bool
+	Unknown []byte
 }
 
 // Origin is where a forwarded message was first read (L7): the sender's input partition and offset, and
@@ -179,6 +194,8 @@ type EmitKind uint8
 const (
 	EmitCommand   EmitKind = 1 // a command: its payload is the Payload (forward) or Undo.Payload of the node's row in the same record
 	EmitLifecycle EmitKind = 2 // a public event about the instance, to <app>.lifecycle
+	EmitMessage   EmitKind = 3 // an InboxMessage, to the inbox of the shard of To; Payload is its encoding
+	EmitEvent     EmitKind = 4 // a domain event of an Emit node: Key, Payload
 )
 
 // Emit is a message that leaves once its record is accepted. A command is complete only with the rows of
@@ -193,7 +210,11 @@ type Emit struct {
 	Attempt   uint32
 	Phase     Phase
 	Expiry    int64 // ms since 1970; 0: never (compensations)
-	Unknown   []byte
+
+	Payload []byte     // of EmitMessage and EmitEvent
+	Key     string     // of EmitEvent: the record's key
+	To      InstanceID // of EmitMessage: the entity it is for
+	Unknown []byte
 }
 
 // Progress is what the owner has done besides deciding.
@@ -253,7 +274,11 @@ type Checkpoint struct {
 
 // Encode appends the record's bytes to dst.
 func (r *Record) Encode(dst []byte) []byte {
-	b := buffer(append(dst, Format))
+	format := r.Format
+	if format == 0 {
+		format = Format
+	}
+	b := buffer(append(dst, format))
 	b.uint(1, uint64(r.Kind))
 	b.message(2, r.Nonce[:])
 	b.uint(3, r.Term)
@@ -295,11 +320,11 @@ func (r *Record) SizeHint() int {
 			n += 40 + len(e.Step) + len(e.Code) + len(e.Message)
 		}
 		for i := range d.Rows {
-			n += 32 + len(d.Rows[i].Value)
+			n += 52 + len(d.Rows[i].Value)
 		}
 		for i := range d.Emits {
 			e := &d.Emits[i]
-			n += 32 + len(e.Topic) + len(e.Type) + len(e.Step)
+			n += 64 + len(e.Topic) + len(e.Type) + len(e.Step) + len(e.Payload) + len(e.Key)
 		}
 	}
 	if r.Carry != nil {
@@ -322,7 +347,7 @@ func DecodeRecord(b []byte) (*Record, error) {
 	if b[0] == 0 {
 		return nil, fmt.Errorf("journal record: %w: format 0", ErrMalformed)
 	}
-	r := &Record{}
+	r := &Record{Format: b[0]}
 	f := reader{rest: b[1:]}
 	for f.next() {
 		switch f.num {
@@ -481,7 +506,7 @@ func (d *Decision) decode(p []byte) error {
 
 func (i *Input) empty() bool {
 	return i.Kind == InputNone && i.Topic == "" && i.Partition == 0 && i.Offset == 0 && i.Low == 0 && i.MessageID == "" &&
-		i.Origin == nil && i.Row == RowRef{} && i.Due == 0 && len(i.Unknown) == 0
+		i.Origin == nil && i.Row == RowRef{} && i.Due == 0 && !i.More && len(i.Unknown) == 0
 }
 
 func (i *Input) encode(b *buffer) {
@@ -499,6 +524,7 @@ func (i *Input) encode(b *buffer) {
 	b.uint(8, uint64(i.Row.Part))
 	b.uint(9, i.Row.N)
 	b.int(10, i.Due)
+	b.bool(11, i.More)
 	*b = append(*b, i.Unknown...)
 }
 
@@ -526,6 +552,8 @@ func (i *Input) decode(p []byte) error {
 			i.Row.N = f.uint()
 		case 10:
 			i.Due = f.int()
+		case 11:
+			i.More = f.bool()
 		default:
 			f.keep()
 		}
@@ -572,6 +600,11 @@ func (e *Emit) encode(b *buffer) {
 	b.uint(7, uint64(e.Attempt))
 	b.uint(8, uint64(e.Phase))
 	b.int(9, e.Expiry)
+	b.bytes(10, e.Payload)
+	b.string(11, e.Key)
+	if !e.To.IsZero() {
+		b.message(12, e.To[:])
+	}
 	*b = append(*b, e.Unknown...)
 }
 
@@ -597,6 +630,12 @@ func (e *Emit) decode(p []byte) error {
 			e.Phase = Phase(f.uint8())
 		case 9:
 			e.Expiry = f.int()
+		case 10:
+			e.Payload = f.bytes()
+		case 11:
+			e.Key = f.string()
+		case 12:
+			f.fixed(e.To[:])
 		default:
 			f.keep()
 		}

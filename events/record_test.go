@@ -20,7 +20,7 @@ func TestARecordOfANewerFormatIsRefusedAsSuch(t *testing.T) {
 			continue
 		}
 		b := r.Encode(nil)
-		if b[0] != Format {
+		if b[0] != r.Format {
 			t.Fatalf("the first byte is %d", b[0])
 		}
 		for _, format := range []byte{Format + 1, 255} {

@@ -16,6 +16,13 @@ const (
 	PartData    Part = 2 // the saga's data, as the definition encodes it; N is 0
 	PartNode    Part = 3 // NodeState; N is the node's number in the plan
 	PartHistory Part = 4 // Entry; N counts from 0
+	PartQueue   Part = 5 // Queued; N counts from 0: what came for an instance that could not take it yet
+	PartAnswer  Part = 6 // Answer; N is AnswerNumber of the action's message id
+
+	// Rows of the other entities of a shard, each under an id of its own (CorrelationID, KeyID).
+	PartCorrelation Part = 7 // Correlation; N is 0
+	PartEvent       Part = 8 // KeptEvent; N is BufferedEvent.N
+	PartKey         Part = 9 // KeyState; N is 0
 )
 
 func (p Part) String() string {
@@ -28,6 +35,16 @@ func (p Part) String() string {
 		return "node"
 	case PartHistory:
 		return "history"
+	case PartQueue:
+		return "queue"
+	case PartAnswer:
+		return "answer"
+	case PartCorrelation:
+		return "correlation"
+	case PartEvent:
+		return "event"
+	case PartKey:
+		return "key"
 	}
 	return fmt.Sprintf("part-%d", uint8(p))
 }
@@ -38,8 +55,10 @@ type RowRef struct {
 	N    uint64
 }
 
-// RowChange sets one row of the decision's instance.
+// RowChange sets one row, or removes it.
 type RowChange struct {
+	Of      InstanceID // whose row it is; zero: that of the decision's instance
+	Gone    bool       // the row is removed; Value and Due are empty
 	Ref     RowRef
 	Due     int64 // when a timer fires for this row, ms since 1970; 0: none
 	WasDue  int64 // the row's due time before, so that a reader can drop its timer without reading the row
@@ -53,6 +72,10 @@ func (r *RowChange) encode(b *buffer) {
 	b.int(3, r.Due)
 	b.int(4, r.WasDue)
 	b.bytes(5, r.Value)
+	if !r.Of.IsZero() {
+		b.message(6, r.Of[:])
+	}
+	b.bool(7, r.Gone)
 	*b = append(*b, r.Unknown...)
 }
 
@@ -70,6 +93,10 @@ func (r *RowChange) decode(p []byte) error {
 			r.WasDue = f.int()
 		case 5:
 			r.Value = f.bytes()
+		case 6:
+			f.fixed(r.Of[:])
+		case 7:
+			r.Gone = f.bool()
 		default:
 			f.keep()
 		}
@@ -178,7 +205,7 @@ type Head struct {
 	DefHash    [8]byte
 	Key        string // business key
 	State      State
-	ParkedIn   State // of Parked: the state it was parked in, Running or Compensating
+	ParkedIn   State // of Parked and Suspended: the state it was stopped in, Running or Compensating
 	Pivot      PivotState
 	Started    int64  // ms since 1970
 	Ended      int64  // 0 until final
@@ -195,6 +222,18 @@ type Head struct {
 	// Held is the first of the nodes whose input came while the instance was parked: 0 for none, else the
 	// node's number plus one. NodeState.NextHeld names the one after it.
 	Held uint32
+
+	// NextNode is the number of the next node row that a loop takes; 0: none was taken, it is the number of
+	// the plan's nodes. The rows of a plan's own nodes have the nodes' numbers; each iteration of a loop has rows of its own.
+	NextNode uint32
+	// Partial: a scope of the running instance was, or is being, undone: a node's direction is that of the
+	// nodes above it, not the instance's alone.
+	Partial bool
+	// QueueFirst and QueueNext are the numbers of the oldest queued row and of the next one; equal: none.
+	QueueFirst, QueueNext uint64
+	Answers               uint32 // PartAnswer rows
+	Waits                 uint32 // the first Wait for a signal that is open: 0 for none, else the row's number plus one
+	Savepoint             string // of Compensating back to a save-point that an operator named: the Try's name
 
 	Unknown []byte
 }
@@ -226,6 +265,13 @@ func (h *Head) Encode(dst []byte) []byte {
 	b.string(15, h.Cause)
 	b.string(16, h.CauseMessage)
 	b.uint(17, uint64(h.Held))
+	b.uint(18, uint64(h.NextNode))
+	b.bool(19, h.Partial)
+	b.uint(20, h.QueueFirst)
+	b.uint(21, h.QueueNext)
+	b.uint(22, uint64(h.Answers))
+	b.string(23, h.Savepoint)
+	b.uint(24, uint64(h.Waits))
 	return append(b, h.Unknown...)
 }
 
@@ -276,6 +322,20 @@ func DecodeHead(p []byte) (*Head, error) {
 			h.CauseMessage = f.string()
 		case 17:
 			h.Held = f.uint32()
+		case 18:
+			h.NextNode = f.uint32()
+		case 19:
+			h.Partial = f.bool()
+		case 20:
+			h.QueueFirst = f.uint()
+		case 21:
+			h.QueueNext = f.uint()
+		case 22:
+			h.Answers = f.uint32()
+		case 23:
+			h.Savepoint = f.string()
+		case 24:
+			h.Waits = f.uint32()
 		default:
 			f.keep()
 		}
@@ -337,6 +397,27 @@ type NodeState struct {
 	Held     bool
 	NextHeld uint32
 
+	// Rows of a loop's iterations have numbers beyond the plan's nodes (see Head.NextNode). Plan is the plan's
+	// node plus one, 0 where it is the row's own number; Up is the parent's row, of rows with a Plan.
+	Plan, Up uint32
+	// The first node of an iteration: Turn is the iteration's number from 0, Item the element it is for as the
+	// definition encodes it (ForEach), Prev the first node of the iteration before, 0 for none (While).
+	Turn uint32
+	Item []byte
+	Prev uint32
+	// ForEach: Base is the row of the first iteration's first node; iteration i begins that many rows of a body
+	// later. While: Base is the row of the latest iteration's first node. Count is the number of iterations
+	// there are to be (ForEach), or were begun (While).
+	Base, Count uint32
+	// All, ForEach: children that are done.
+	Done uint32
+	// Wait for an event: the key it is subscribed under, while it is.
+	Key string
+	// Wait for a signal: NextWait links the list that begins at Head.Waits, as NextHeld does.
+	NextWait uint32
+	// A node other than a step that failed: why. Step is the step that did.
+	Code, Message, Step string
+
 	Unknown []byte
 }
 
@@ -370,6 +451,19 @@ func (n *NodeState) Encode(dst []byte) []byte {
 	b.int(12, n.Expiry)
 	b.bool(13, n.Held)
 	b.uint(14, uint64(n.NextHeld))
+	b.uint(15, uint64(n.Plan))
+	b.uint(16, uint64(n.Up))
+	b.uint(17, uint64(n.Turn))
+	b.bytes(18, n.Item)
+	b.uint(19, uint64(n.Prev))
+	b.uint(20, uint64(n.Base))
+	b.uint(21, uint64(n.Count))
+	b.uint(22, uint64(n.Done))
+	b.string(23, n.Key)
+	b.uint(24, uint64(n.NextWait))
+	b.string(25, n.Code)
+	b.string(26, n.Message)
+	b.string(27, n.Step)
 	return append(b, n.Unknown...)
 }
 
@@ -407,6 +501,32 @@ func DecodeNode(p []byte) (*NodeState, error) {
 			n.Held = f.bool()
 		case 14:
 			n.NextHeld = f.uint32()
+		case 15:
+			n.Plan = f.uint32()
+		case 16:
+			n.Up = f.uint32()
+		case 17:
+			n.Turn = f.uint32()
+		case 18:
+			n.Item = f.bytes()
+		case 19:
+			n.Prev = f.uint32()
+		case 20:
+			n.Base = f.uint32()
+		case 21:
+			n.Count = f.uint32()
+		case 22:
+			n.Done = f.uint32()
+		case 23:
+			n.Key = f.string()
+		case 24:
+			n.NextWait = f.uint32()
+		case 25:
+			n.Code = f.string()
+		case 26:
+			n.Message = f.string()
+		case 27:
+			n.Step = f.string()
 		default:
 			f.keep()
 		}
@@ -461,10 +581,18 @@ const (
 	EntryLate       EntryKind = 8  // a reply that changed only what is owed, or nothing: Outcome in Code
 	EntryProgress   EntryKind = 9  // a participant is still at it
 	EntryDischarged EntryKind = 10 // nothing is owed for a step: every attempt was rejected, or its undo is done
+	EntryChosen     EntryKind = 11 // a Choose took the branch that Message names, a Require or While said yes or no
+	EntryScope      EntryKind = 12 // a scope of a running instance is undone: Step; Code and Message say why
+	EntryEvent      EntryKind = 13 // an event or signal was taken: Step; Message is its id
+	EntryEmitted    EntryKind = 14 // an event was emitted: Step
+	EntryAction     EntryKind = 15 // an operator acted: Code is the action, Step what it was about, Who and Message (why)
+	EntryRefused    EntryKind = 16 // an operator's action was refused: the same, and Message says why not
+	EntryQueued     EntryKind = 17 // what came waits in the instance's queue: Message is its id
 )
 
 func (k EntryKind) String() string {
-	names := [...]string{1: "started", "command", "done", "rejected", "unknown", "failed", "transition", "late", "progress", "discharged"}
+	names := [...]string{1: "started", "command", "done", "rejected", "unknown", "failed", "transition", "late", "progress", "discharged",
+		"chosen", "scope", "event", "emitted", "action", "refused", "queued"}
 	if int(k) < len(names) && names[k] != "" {
 		return names[k]
 	}
@@ -483,6 +611,7 @@ type Entry struct {
 	Code      string
 	Message   string
 	To        State
+	Who       string // of an operator's action
 	Unknown   []byte
 }
 
@@ -501,6 +630,7 @@ func (e *Entry) Encode(dst []byte) []byte {
 	b.string(8, e.Code)
 	b.string(9, e.Message)
 	b.uint(10, uint64(e.To))
+	b.string(11, e.Who)
 	return append(b, e.Unknown...)
 }
 
@@ -537,6 +667,8 @@ func (e *Entry) decode(p []byte) error {
 			e.Message = f.string()
 		case 10:
 			e.To = State(f.uint8())
+		case 11:
+			e.Who = f.string()
 		default:
 			f.keep()
 		}

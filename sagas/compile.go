@@ -275,8 +275,8 @@ func (c *compiler) node(s *spec, parent *Node, index, depth int) *Node {
 	case KindStep:
 		c.step(n, s)
 	case KindWait:
-		n.Wait = s.wait
-		c.duration(n.Source, n, "wait", n.Wait)
+		n.Wait = &WaitPlan{Sleep: s.wait}
+		c.duration(n.Source, n, "wait", n.Wait.Sleep)
 	case KindDo:
 		n.Do = s.do
 	case KindAll:
@@ -512,7 +512,10 @@ func (c *compiler) loops(p *Plan) {
 
 // longestWait is the least time the plan takes: the sum of a Seq's, the longest of an All's.
 func longestWait(n *Node) time.Duration {
-	total := max(n.Wait, 0)
+	var total time.Duration
+	if n.Wait != nil {
+		total = max(n.Wait.Sleep, 0)
+	}
 	for _, child := range n.Children {
 		w := longestWait(child)
 		if n.Kind == KindAll {

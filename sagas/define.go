@@ -48,11 +48,13 @@ func StartOn[E, T any](event Event[E], fn func(E) T) StartOf[T] {
 		event:       reflect.TypeFor[E](),
 		missing:     fn == nil,
 		plan: Start{
-			Topic:  event.topic,
-			Type:   event.typ,
-			TypeOf: event.typeBy,
-			Key:    reads(event.keyBy),
-			ID:     reads(event.idBy),
+			EventPlan: EventPlan{
+				Topic:  event.topic,
+				Type:   event.typ,
+				TypeOf: event.typeBy,
+				Key:    reads(event.keyBy),
+				ID:     reads(event.idBy),
+			},
 			Data: func(value []byte) (any, error) {
 				e, err := event.Decode(value)
 				if err != nil {

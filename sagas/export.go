@@ -52,7 +52,7 @@ func (p *Plan) Export() string {
 		case KindAll:
 			fmt.Fprintf(&b, " %s", n.OnFailure)
 		case KindWait:
-			fmt.Fprintf(&b, " %v", n.Wait)
+			fmt.Fprintf(&b, " %v", n.Wait.Sleep)
 		case KindStep:
 			s := n.Step
 			fmt.Fprintf(&b, " %s", s.Role)

@@ -16,7 +16,7 @@ func (w *work) begin(n *sagas.Node) {
 	case sagas.KindWait:
 		r := w.fresh(n.ID)
 		r.Status = events.NodeActive
-		r.set(w.now + millis(n.Wait))
+		r.set(w.now + millis(n.Wait.Sleep))
 		w.spent += costCommand
 		w.bytes += 32
 	default:

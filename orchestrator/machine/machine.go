@@ -1,6 +1,8 @@
 package machine
 
 import (
+	"time"
+
 	"github.com/skald-io/skald/events"
 	"github.com/skald-io/skald/sagas"
 )
@@ -75,6 +77,20 @@ type Start struct {
 	MessageID string
 	Value     []byte
 	Trace     []events.Header
+}
+
+// Event is the input of a domain event that arrives at its correlation: the entity that keeps, for one
+// definition, the events of a topic and type with one correlation key (rule L20).
+type Event struct {
+	Correlation events.InstanceID
+	Definition  string
+	Topic, Type string // as the definition's waits name them
+	Key         string
+	MessageID   string
+	Value       []byte
+	Trace       []events.Header
+	Time        int64         // of the event, ms since 1970
+	Keep        time.Duration // see sagas.WaitPlan
 }
 
 // Timer is the input of a row whose due time has come.

@@ -26,7 +26,7 @@ func planOf(t testing.TB, text string, broken map[string]bool) *sagas.Plan {
 	t.Helper()
 	p := &sagas.Plan{
 		Name: "order", Version: "1", Hash: [8]byte{1}, Retention: time.Hour,
-		Start: sagas.Start{Topic: "orders", Data: func(v []byte) (any, error) {
+		Start: sagas.Start{EventPlan: sagas.EventPlan{Topic: "orders"}, Data: func(v []byte) (any, error) {
 			switch string(v) {
 			case "bad":
 				return nil, errors.New("this is no order")
@@ -153,7 +153,7 @@ func (r *planReader) leaf(n *sagas.Node, word string) {
 		case "size", "undosize":
 			size[k] = number
 		case "wait":
-			n.Kind, n.Step, n.Wait = sagas.KindWait, nil, length
+			n.Kind, n.Step, n.Wait = sagas.KindWait, nil, &sagas.WaitPlan{Sleep: length}
 		case "do":
 			n.Kind, n.Step = sagas.KindDo, nil
 			n.Do = func(d any) error {
