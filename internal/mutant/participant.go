@@ -7,6 +7,7 @@ var participantMutants = []Mutant{
 	{"participant-failed-handler-commits", "G2", "what a handler wrote stays, though its command was rejected", Test{"connectors/participant", "^TestALedgerInTheUsersDatabaseCommitsEffectAndAnswerAsOne$"}},
 	{"participant-panic-escapes", "G11", "a handler that panics takes the process with it", Test{"connectors/participant", "^TestAPanicIsARetryAndItsNeighboursGoOn$"}},
 	{"participant-position-passes-unsent-reply", "L6", "a command is committed whose reply is not acknowledged", Test{"connectors/participant", "^TestAfterACrashEveryUncommittedCommandIsAnsweredAndNoneIsExecutedTwice$"}},
+	{"participant-semantic-lock-shared", "G12", "a semantic lock keeps nobody off", Test{"connectors/participant", "^TestASemanticLockKeepsOtherSagasOffUntilItsOwnHasEnded$"}},
 	{"participant-position-passes-open-command", "L6", "a position passes a command that is being executed", Test{"connectors/participant", "^TestAPositionDoesNotPassACommandThatIsBeingExecuted$"}},
 	{"participant-tombstone-not-kept", "L15", "an undo leaves no note, so that its forward command is executed after it", Test{"connectors/participant", "^TestAForwardCommandThatItsUndoOvertookIsRefused$"}},
 	{"participant-expiry-ignored", "L15", "a forward command is executed after its expiry", Test{"connectors/participant", "^TestAnExpiredCommandIsRefusedUnlessItWasAnsweredBefore$"}},
