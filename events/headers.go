@@ -115,6 +115,7 @@ func (t Topics) Inbox() string      { return t.App + ".inbox" }
 func (t Topics) Replies() string    { return t.App + ".replies" }
 func (t Topics) Quarantine() string { return t.App + ".quarantine" }
 func (t Topics) Lifecycle() string  { return t.App + ".lifecycle" }
+func (t Topics) Meta() string       { return t.App + ".meta" }
 
 // PoisonError says why a message can never be taken. Code is stable; it has a page in docs/errors.md.
 type PoisonError struct{ Code, Detail string }

@@ -206,7 +206,16 @@ func (m *model) Resume(tp TopicPartition) {
 }
 
 func (m *model) Join(string, string, Member) (func(), error) { return nil, errors.New("not modelled") }
-func (m *model) Close()                                      {}
+func (m *model) MemberID(string) string                      { return "" }
+func (m *model) Rejoin(string)                               {}
+
+func (m *model) Members(context.Context, string) ([]string, error) {
+	return nil, errors.New("not modelled")
+}
+
+func (m *model) Evict(context.Context, string, string) error { return errors.New("not modelled") }
+
+func (m *model) Close() {}
 
 func (m *model) Log(topic string, partition int32) Log {
 	return &modelLog{m: m, tp: TopicPartition{topic, partition}}

@@ -70,6 +70,16 @@ type Kafka interface {
 	// Join enters the consumer group that gives out the partitions of topic, and calls m until leave. The
 	// group's records are not read.
 	Join(group, topic string, m Member) (leave func(), err error)
+	// MemberID is this connection's id in a group it has joined; "" while it is in none. Members are the ids of
+	// all members as the group's coordinator knows them.
+	MemberID(group string) string
+	Members(ctx context.Context, group string) ([]string, error)
+	// Evict removes a member that is known to have died from the group, as if it had left it. One that is not, or
+	// no more, a member is no error. A member that lives all the same is told that it lost everything, and joins anew.
+	Evict(ctx context.Context, group, member string) error
+	// Rejoin makes this connection's member of the group take part at once in a rebalance that is under way, instead
+	// of with its next heartbeat; the leader of the group starts one by it.
+	Rejoin(group string)
 	// Close waits for what is under way, at most a few seconds.
 	Close()
 }
@@ -93,6 +103,9 @@ type Member struct {
 	Revoked func(partitions []int32)
 	// Lost says that others own the partitions already.
 	Lost func(partitions []int32)
+	// Suits says whether the member with that id should get the partition, when there is a choice; nil: any does.
+	// It is asked on the group's leader, from other goroutines, in the course of a rebalance.
+	Suits func(member string, partition int32) bool
 }
 
 // Log is one partition of the journal.

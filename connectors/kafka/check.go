@@ -25,7 +25,7 @@ func missing(topic string) *Error {
 func (c *Client) Check(ctx context.Context, n orchestrator.Needs) (warnings []error, err error) {
 	names := events.Topics{App: n.App}
 	own := []string{names.Journal(), names.Inbox(), names.Replies()}
-	all := append(own, names.Quarantine())
+	all := append(own, names.Meta(), names.Quarantine())
 	if n.Lifecycle {
 		all = append(all, names.Lifecycle())
 	}
@@ -59,7 +59,20 @@ func (c *Client) Check(ctx context.Context, n orchestrator.Needs) (warnings []er
 		}
 		c.checkOwn(t, name == names.Journal(), bad, risk)
 	}
+	c.checkMeta(topics[names.Meta()], bad)
 	return warnings, errors.Join(errs...)
+}
+
+// checkMeta looks at the topic in which the nodes find each other: it is read in one order, and wholly at every start.
+func (c *Client) checkMeta(t orchestrator.Topic, bad func(*Error)) {
+	if t.Partitions > 1 {
+		bad(&Error{Code: CodePartitions, Topic: t.Name, Detail: fmt.Sprintf("it has %d partitions, not 1: its records would have no order", t.Partitions),
+			Cure: "delete it and create it again; what it holds is published anew at the next start"})
+	}
+	if v, ok := t.Config["cleanup.policy"]; ok && v != "compact" {
+		bad(&Error{Code: CodeCleanup, Topic: t.Name, Detail: fmt.Sprintf("its cleanup.policy is %q: definitions would vanish that nodes still need", v),
+			Cure: "kafka-configs.sh --alter --entity-type topics --entity-name " + t.Name + " --add-config cleanup.policy=compact"})
+	}
 }
 
 // checkOwn looks at a topic that holds what nothing else does.

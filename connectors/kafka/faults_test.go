@@ -296,13 +296,13 @@ func TestAPlanIsAppliedOnceAndNeverAltersWhatExists(t *testing.T) {
 		check := orchestrator.Needs{App: app, Shards: 4, Inputs: o.Inputs, Commands: o.Commands, Lifecycle: true}
 
 		_, err := c.Check(ctx(t), check)
-		for _, topic := range []string{".journal", ".inbox", ".replies", ".quarantine", ".lifecycle", "-orders", "-payments"} {
+		for _, topic := range []string{".journal", ".inbox", ".replies", ".meta", ".quarantine", ".lifecycle", "-orders", "-payments"} {
 			if err == nil || !strings.Contains(err.Error(), app+topic+": it does not exist") {
 				t.Errorf("%s is missing and nobody says so: %v", topic, err)
 			}
 		}
 		done, err := kafka.Plan(o).Apply(ctx(t), c)
-		if err != nil || len(done.Created) != 7 || len(done.Existing) != 0 {
+		if err != nil || len(done.Created) != 8 || len(done.Existing) != 0 {
 			t.Fatalf("%+v, %v", done, err)
 		}
 		warnings, err := c.Check(ctx(t), check)
@@ -316,7 +316,7 @@ func TestAPlanIsAppliedOnceAndNeverAltersWhatExists(t *testing.T) {
 		}
 		o.Partitions = 5
 		done, err = kafka.Plan(o).Apply(ctx(t), c)
-		if err != nil || len(done.Created) != 0 || len(done.Existing) != 7 || len(done.Differences) == 0 {
+		if err != nil || len(done.Created) != 0 || len(done.Existing) != 8 || len(done.Differences) == 0 {
 			t.Fatalf("%+v, %v", done, err)
 		}
 		for _, d := range done.Differences {
@@ -355,6 +355,7 @@ func TestWhatWouldLoseSagasIsRefusedAtTheStart(t *testing.T) {
 		{"default retention of the replies", "replies", []string{"retention.ms", "604800000"}, kafka.CodeRetention, true},
 		{"a compacted journal", "journal", []string{"cleanup.policy", "compact"}, kafka.CodeCleanup, true},
 		{"small messages", "journal", []string{"max.message.bytes", "1000"}, kafka.CodeMessageBytes, true},
+		{"a meta topic that forgets", "meta", []string{"cleanup.policy", "delete"}, kafka.CodeCleanup, true},
 		{"no replica could take a record", "journal", []string{"min.insync.replicas", "2"}, kafka.CodeMinISR, true},
 		{"clocks of the nodes", "journal", []string{"message.timestamp.type", "CreateTime"}, kafka.CodeTimestamp, false},
 		{"one replica", "journal", nil, kafka.CodeReplication, false},

@@ -14,6 +14,7 @@ import (
 )
 
 type member struct {
+	group string
 	cl    *kgo.Client
 	once  sync.Once
 	ended chan struct{}
@@ -43,7 +44,7 @@ func (c *Client) Join(group, topic string, m orchestrator.Member) (leave func(),
 	cl, err := c.client("group",
 		kgo.ConsumerGroup(group),
 		kgo.ConsumeTopics(topic),
-		kgo.Balancers(kgo.CooperativeStickyBalancer()),
+		kgo.Balancers(balancer(topic, m.Suits)),
 		kgo.SessionTimeout(c.cfg.Session),
 		// A member learns of a rebalance by its next heartbeat, and a move takes two.
 		kgo.HeartbeatInterval(min(max(c.cfg.Session/3, time.Millisecond), time.Second)),
@@ -63,7 +64,7 @@ func (c *Client) Join(group, topic string, m orchestrator.Member) (leave func(),
 		return nil, fmt.Errorf("group %s: %w", group, err)
 	}
 	cl.PauseFetchTopics(topic)
-	mem := &member{cl: cl, ended: make(chan struct{})}
+	mem := &member{group: group, cl: cl, ended: make(chan struct{})}
 	c.mu.Lock()
 	closed := c.closed
 	if !closed {

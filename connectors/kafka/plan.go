@@ -95,6 +95,7 @@ func Plan(o PlanOptions) TopicPlan {
 	add(names.Journal(), o.Partitions, kept("message.timestamp.type", "LogAppendTime", "max.message.bytes", fmt.Sprint(1<<20+overhead)), "the whole state of the sagas")
 	add(names.Inbox(), o.Partitions, kept(), "what nodes send each other; its partitions are the shards that the consumer group gives out")
 	add(names.Replies(), o.Partitions, kept(), "what participants answer")
+	add(names.Meta(), 1, map[string]string{"cleanup.policy": "compact", "min.insync.replicas": isr, "segment.bytes": fmt.Sprint(64 << 20)}, "what the nodes know of each other: definitions, members, the journal's format")
 	add(names.Quarantine(), min(o.Partitions, 3), days(14), "inputs that nobody could take, untouched")
 	if o.Lifecycle {
 		add(names.Lifecycle(), o.Partitions, days(7), "events about sagas, for others to read")
@@ -125,6 +126,7 @@ func Plan(o PlanOptions) TopicPlan {
 	allow(o.Engine, "topic", names.Journal(), "Read", "Write", "Describe", "DescribeConfigs", "Delete")
 	allow(o.Engine, "topic", names.Inbox(), "Read", "Write", "Describe", "DescribeConfigs", "Delete")
 	allow(o.Engine, "topic", names.Replies(), "Read", "Describe", "DescribeConfigs", "Delete")
+	allow(o.Engine, "topic", names.Meta(), "Read", "Write", "Describe", "DescribeConfigs")
 	allow(o.Engine, "topic", names.Quarantine(), "Write", "Describe", "DescribeConfigs")
 	if o.Lifecycle {
 		allow(o.Engine, "topic", names.Lifecycle(), "Write", "Describe", "DescribeConfigs")
