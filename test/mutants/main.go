@@ -1,7 +1,7 @@
 // Command mutants shows that the tests would notice: it switches on each planted break of internal/mutant,
 // one at a time, and runs the test that is said to catch it.
 //
-//	go run ./test/mutants [-json] [-run EXPR]
+//	go run ./test/mutants [-json] [-run EXPR] [-guarantees FILE]
 //
 // Each package's tests are compiled once, with the tag `mutants`. First every such test has to pass with no
 // mutant on, or its failing would say nothing. Exit status: 0 when all are caught, 1 when one is not, 2 when
@@ -34,21 +34,25 @@ import (
 func main() {
 	asJSON := flag.Bool("json", false, "print one JSON object for each mutant, and nothing else, on standard output")
 	only := flag.String("run", "", "run the mutants whose names match this regular expression")
+	file := flag.String("guarantees", "", "write a page with each guarantee, its tests, planted breaks and results to `FILE`; not with -run")
 	timeout := flag.Duration("timeout", 5*time.Minute, "for one test; one that takes longer counts as failed")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	status, err := run(ctx, *asJSON, *only, *timeout)
+	status, err := run(ctx, *asJSON, *only, *file, *timeout)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "mutants:", err)
 	}
 	os.Exit(status)
 }
 
-func run(ctx context.Context, asJSON bool, only string, timeout time.Duration) (status int, err error) {
+func run(ctx context.Context, asJSON bool, only, file string, timeout time.Duration) (status int, err error) {
 	expr, err := regexp.Compile(only)
 	if err != nil {
 		return 2, fmt.Errorf("-run: %w", err)
+	}
+	if only != "" && file != "" {
+		return 2, errors.New("-guarantees needs the results of all mutants, and -run leaves some out")
 	}
 	var selected []mutant.Mutant
 	for _, m := range mutant.All {
@@ -71,12 +75,17 @@ func run(ctx context.Context, asJSON bool, only string, timeout time.Duration) (
 	defer os.RemoveAll(binaries)
 	h := &hunt{root: root, binaries: binaries, timeout: timeout, progress: os.Stderr}
 	uncaught := 0
+	results := map[string]result{}
 	err = h.all(ctx, selected, func(r result) {
+		results[r.Name] = r
 		if !r.Caught {
 			uncaught++
 		}
 		r.print(os.Stdout, asJSON)
 	})
+	if err == nil && file != "" {
+		err = writeGuarantees(file, results)
+	}
 	switch {
 	case err != nil:
 		return 2, err

@@ -133,3 +133,21 @@ func TestAResultIsOneJSONObject(t *testing.T) {
 		}
 	}
 }
+
+func TestAGuaranteeThatNothingTriesToBreakIsAnError(t *testing.T) {
+	all, rules := mutant.All, mutant.Rules
+	defer func() { mutant.All, mutant.Rules = all, rules }()
+	mutant.Rules = []mutant.Rule{{ID: "G1", Text: "It ends."}, {ID: "G11", Text: "It goes on."}}
+	mutant.All = []mutant.Mutant{{Name: "ends-never", Breaks: "G1, G2", Description: "it|never ends", CaughtBy: mutant.Test{Package: "sum", Run: "^TestSum$/^end$"}}}
+	if _, err := guarantees(nil); err == nil || !strings.Contains(err.Error(), "for G11:") {
+		t.Fatalf("an empty cell gives %v", err)
+	}
+	mutant.Rules = mutant.Rules[:1]
+	page, err := guarantees(map[string]result{"ends-never": {Caught: true}})
+	if err != nil || !strings.Contains(string(page), "| `ends-never` | it\\|never ends | `sum` TestSum/end | caught |") {
+		t.Errorf("%v:\n%s", err, page)
+	}
+	if page, _ = guarantees(nil); !strings.Contains(string(page), "**not caught**") {
+		t.Errorf("what was not caught is not said:\n%s", page)
+	}
+}
