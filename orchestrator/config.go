@@ -46,8 +46,10 @@ type Config struct {
 	MaxInFlight  int           // decisions ahead of their acknowledgement, per shard; default 4,096
 	CompactAfter int64         // bytes of journal, at least, between two compaction rounds; default 64 MiB
 	BacklogWait  time.Duration // how long timers wait for the backlog of domain topics after a claim (L10); default 1 min
-	CacheBytes   int64         // of memory for all stores of this node; default 256 MiB
+	CacheBytes   int64         // of memory for all stores of this node; default 128 MiB, half of it for what is not on disk yet
 }
+
+const defaultCache = 128 << 20
 
 var appName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]{0,99}$`)
 
@@ -73,7 +75,7 @@ func (c Config) withDefaults() (Config, []*sagas.Plan, error) {
 		c.BacklogWait = time.Minute
 	}
 	if c.CacheBytes == 0 {
-		c.CacheBytes = 256 << 20
+		c.CacheBytes = defaultCache
 	}
 	var errs []error
 	if !appName.MatchString(c.App) {

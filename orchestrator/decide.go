@@ -12,10 +12,11 @@ import (
 
 // Bounds of what one shard holds in memory; beyond them Kafka keeps the rest.
 const (
-	maxQueued  = 8192     // records of one input read and not decided, before its delivery is paused
-	maxBytes   = 16 << 20 // and their bytes
-	maxEmits   = 8192     // emissions not acknowledged, before new sagas wait; four times that, before replies do
-	turnInputs = 512      // inputs decided in one turn, about
+	maxQueued  = 4096      // records of one input read and not decided, before its delivery is paused
+	maxBytes   = 24 << 20  // and the bytes of all inputs of all shards together, were they all on one node,
+	minBytes   = 512 << 10 // but of one input at least
+	maxEmits   = 8192      // emissions not acknowledged, before new sagas wait; four times that, before replies do
+	turnInputs = 512       // inputs decided in one turn, about
 )
 
 // deliver takes what Kafka delivered to one input.
@@ -37,12 +38,13 @@ func (s *Shard) deliver(d delivery) {
 
 // throttle holds the delivery of inputs back that have enough to decide.
 func (s *Shard) throttle() {
+	most := max(maxBytes/(s.cfg.Shards*len(s.inputs)), minBytes)
 	for _, in := range s.inputs {
 		switch {
-		case !in.paused && (in.queued > maxQueued || in.bytes > maxBytes):
+		case !in.paused && (in.queued > maxQueued || in.bytes > most):
 			in.paused = true
 			s.cfg.Kafka.Pause(in.tp)
-		case in.paused && in.queued < maxQueued/4 && in.bytes < maxBytes/4:
+		case in.paused && in.queued < maxQueued/2 && in.bytes < most/2:
 			in.paused = false
 			s.cfg.Kafka.Resume(in.tp)
 		}

@@ -36,7 +36,7 @@ type Config struct {
 	// MaxMessageBytes is the largest batch produced, and so the largest record, before compression. Default
 	// 1 MiB; it must not exceed the topics' max.message.bytes.
 	MaxMessageBytes int
-	// MaxFetchBytes bounds one fetch from one broker, as sent. Default 8 MiB.
+	// MaxFetchBytes bounds one fetch from one broker, as sent. Default 2 MiB.
 	MaxFetchBytes int
 	// MaxBatchBytes bounds what one batch of records may decompress to; a larger one is skipped, see
 	// Client.Consume. Default 32 MiB.
@@ -55,7 +55,7 @@ func (c Config) withDefaults() (Config, error) {
 		}
 	}
 	def(&c.MaxMessageBytes, 1<<20)
-	def(&c.MaxFetchBytes, 8<<20)
+	def(&c.MaxFetchBytes, 2<<20)
 	def(&c.MaxBatchBytes, 32<<20)
 	if c.ClientID == "" {
 		c.ClientID = "skald"

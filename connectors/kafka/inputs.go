@@ -62,12 +62,14 @@ const (
 
 const fetchWait = 100 * time.Millisecond
 
-const inputBudget = 4 // batches of the largest size, decompressed and not yet delivered
+// inputBudget is what may be decompressed and not yet delivered, in bytes, of all inputs together; the batch
+// that exceeds it counts as within. Four of the largest batches are enough where those are small.
+const inputBudget = 16 << 20
 
 func newInputs(c *Client) (*inputs, error) {
 	in := &inputs{
 		log:    c.cfg.Logger,
-		budget: newBudget(inputBudget * int64(c.cfg.MaxBatchBytes)),
+		budget: newBudget(min(inputBudget, 4*int64(c.cfg.MaxBatchBytes))),
 		subs:   make(map[orchestrator.TopicPartition]*sub),
 		active: make(map[orchestrator.TopicPartition]*sub),
 		warned: make(map[string]time.Time),
@@ -84,7 +86,7 @@ func newInputs(c *Client) (*inputs, error) {
 		// A partition that is added or resumed waits for the fetch under way to end.
 		kgo.FetchMaxWait(fetchWait),
 		kgo.FetchMaxBytes(int32(c.cfg.MaxFetchBytes)),
-		kgo.FetchMaxPartitionBytes(int32(min(c.cfg.MaxFetchBytes, 1<<20))),
+		kgo.FetchMaxPartitionBytes(int32(min(c.cfg.MaxFetchBytes, 256<<10))),
 		kgo.BrokerMaxReadBytes(int32(max(2*c.cfg.MaxFetchBytes, 100<<20))),
 		kgo.MaxConcurrentFetches(8),
 		kgo.WithDecompressor(newDecompressor(c.cfg.MaxBatchBytes, in.budget)),

@@ -30,6 +30,7 @@ type engineSample struct {
 
 // engineRole runs the engine until it is told to end. "begin" and "end" are the borders of the window.
 func engineRole(ctx context.Context, o *options) error {
+	orchestrator.LimitMemory(int64(o.memory)<<20, int64(o.cache)<<20)
 	w := newWorld(o)
 	client, err := kafka.Dial(kafka.Config{Brokers: strings.Split(o.brokers, ","), Linger: o.linger, Logger: logger()})
 	if err != nil {

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/skald-io/skald/events"
+	"github.com/skald-io/skald/orchestrator"
 	"github.com/skald-io/skald/test/kafka"
 )
 
@@ -72,6 +73,7 @@ type options struct {
 	workers     int
 	topics      int
 	cache       int
+	memory      int
 }
 
 func (o *options) flags(f *flag.FlagSet) {
@@ -92,6 +94,7 @@ func (o *options) flags(f *flag.FlagSet) {
 	f.BoolVar(&o.plain, "plain-participants", false, "answer with a bare loop instead of the participant kit, to see what the kit costs")
 	f.IntVar(&o.topics, "command-topics", 1, "topics that the steps' commands are spread over, 1 to -steps `N`")
 	f.IntVar(&o.cache, "cache", 0, "memory for the engine's stores, MiB; 0: the engine's default `N`")
+	f.IntVar(&o.memory, "memory", orchestrator.DefaultMemory>>20, "soft limit of the engine's memory, MiB `N`")
 	f.IntVar(&o.workers, "workers", 64, "workers of the participant kit `N`")
 	f.Usage = func() {
 		fmt.Fprint(f.Output(), usage)
@@ -117,6 +120,8 @@ func (o *options) check() error {
 		return fmt.Errorf("-linger %s: 0 to 1s", o.linger)
 	case o.cache < 0:
 		return fmt.Errorf("-cache %d: not negative", o.cache)
+	case o.memory < 32:
+		return fmt.Errorf("-memory %d: at least 32", o.memory)
 	case o.starts < 0 || o.starts > 10_000_000:
 		return fmt.Errorf("-starts %d: 0 to 10000000", o.starts)
 	}
@@ -127,7 +132,7 @@ func (o *options) check() error {
 func (o *options) args(mode string) []string {
 	a := []string{"-mode", mode, "-app", o.app, "-brokers", o.brokers, "-dir", o.dir, "-profile", o.profile,
 		"-steps", fmt.Sprint(o.steps), "-shards", fmt.Sprint(o.shards), "-linger", o.linger.String(), "-workers", fmt.Sprint(o.workers),
-		"-command-topics", fmt.Sprint(o.topics), "-cache", fmt.Sprint(o.cache)}
+		"-command-topics", fmt.Sprint(o.topics), "-cache", fmt.Sprint(o.cache), "-memory", fmt.Sprint(o.memory)}
 	if o.plain {
 		a = append(a, "-plain-participants")
 	}
