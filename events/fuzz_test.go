@@ -11,9 +11,9 @@ import (
 // Each target takes any bytes without a panic, and what it takes once it writes and takes again unchanged.
 // Seeds beyond those added here are in testdata/fuzz.
 
-func fuzzCodec(f *testing.F, kinds map[string]bool, decode func([]byte) (interface{ Encode([]byte) []byte }, error)) {
+func fuzzCodec(f *testing.F, kind string, decode func([]byte) (interface{ Encode([]byte) []byte }, error)) {
 	for name, sample := range samples() {
-		if _, row := sample.(*Record); kinds == nil && row || kinds[name] {
+		if _, record := sample.(*Record); kind == "" && record || kind == kindOf(name) {
 			f.Add(sample.Encode(nil))
 		}
 	}
@@ -40,26 +40,57 @@ func fuzzCodec(f *testing.F, kinds map[string]bool, decode func([]byte) (interfa
 		if twice := again.Encode(nil); !bytes.Equal(twice, written) {
 			t.Fatalf("written\n%x\nand then\n%x", written, twice)
 		}
-		if r, ok := v.(*Record); ok {
-			_, _ = Outgoing("shop", r)
+		switch v := v.(type) {
+		case *Record:
+			_, _ = Outgoing("shop", v)
+		case *InboxMessage:
+			sent := WrapMessage(b, v.To, &Origin{Topic: "shop.journal", Offset: 1})
+			_, _, ok, err := UnwrapMessage(&sent)
+			if !ok || err != nil && !IsPoison(err) {
+				t.Fatalf("it is unwrapped as a message: %v (%v)", ok, err)
+			}
 		}
 	})
 }
 
 func FuzzDecodeRecord(f *testing.F) {
-	fuzzCodec(f, nil, func(b []byte) (interface{ Encode([]byte) []byte }, error) { return DecodeRecord(b) })
+	fuzzCodec(f, "", func(b []byte) (interface{ Encode([]byte) []byte }, error) { return DecodeRecord(b) })
 }
 
 func FuzzDecodeHead(f *testing.F) {
-	fuzzCodec(f, map[string]bool{"head": true, "head-parked": true}, func(b []byte) (interface{ Encode([]byte) []byte }, error) { return DecodeHead(b) })
+	fuzzCodec(f, "head", func(b []byte) (interface{ Encode([]byte) []byte }, error) { return DecodeHead(b) })
 }
 
 func FuzzDecodeNode(f *testing.F) {
-	fuzzCodec(f, map[string]bool{"node-step": true, "node-full": true}, func(b []byte) (interface{ Encode([]byte) []byte }, error) { return DecodeNode(b) })
+	fuzzCodec(f, "node", func(b []byte) (interface{ Encode([]byte) []byte }, error) { return DecodeNode(b) })
 }
 
 func FuzzDecodeEntry(f *testing.F) {
-	fuzzCodec(f, map[string]bool{"entry": true}, func(b []byte) (interface{ Encode([]byte) []byte }, error) { return DecodeEntry(b) })
+	fuzzCodec(f, "entry", func(b []byte) (interface{ Encode([]byte) []byte }, error) { return DecodeEntry(b) })
+}
+
+func FuzzDecodeQueued(f *testing.F) {
+	fuzzCodec(f, "queued", func(b []byte) (interface{ Encode([]byte) []byte }, error) { return DecodeQueued(b) })
+}
+
+func FuzzDecodeAnswer(f *testing.F) {
+	fuzzCodec(f, "answer", func(b []byte) (interface{ Encode([]byte) []byte }, error) { return DecodeAnswer(b) })
+}
+
+func FuzzDecodeKeyState(f *testing.F) {
+	fuzzCodec(f, "key", func(b []byte) (interface{ Encode([]byte) []byte }, error) { return DecodeKeyState(b) })
+}
+
+func FuzzDecodeCorrelation(f *testing.F) {
+	fuzzCodec(f, "correlation", func(b []byte) (interface{ Encode([]byte) []byte }, error) { return DecodeCorrelation(b) })
+}
+
+func FuzzDecodeKeptEvent(f *testing.F) {
+	fuzzCodec(f, "event", func(b []byte) (interface{ Encode([]byte) []byte }, error) { return DecodeKeptEvent(b) })
+}
+
+func FuzzDecodeInboxMessage(f *testing.F) {
+	fuzzCodec(f, "message", func(b []byte) (interface{ Encode([]byte) []byte }, error) { return DecodeInboxMessage(b) })
 }
 
 func FuzzParseCommandID(f *testing.F) {
@@ -114,6 +145,32 @@ func FuzzUnwrapForward(f *testing.F) {
 		again, o2, err := UnwrapForward(&sent)
 		if err != nil || !reflect.DeepEqual(again, m) || !reflect.DeepEqual(o2, o) {
 			t.Fatalf("%+v %+v\nand then\n%+v %+v (%v)", m, o, again, o2, err)
+		}
+	})
+}
+
+func FuzzUnwrapMessage(f *testing.F) {
+	origin := &Origin{Topic: "shop.journal", Partition: 1, Offset: MessageOffset(4711, 2), Low: 5}
+	f.Add(samples()["format-2/message-offer"].Encode(nil), WrapMessage(nil, sampleID, origin).Headers[0].Value)
+	f.Add(samples()["format-2/message-action"].Encode(nil), []byte(nil))
+	f.Fuzz(func(t *testing.T, value, origin []byte) {
+		in := Message{Topic: "shop.inbox", Value: value, Headers: []Header{{"x", nil}, {HeaderMessage, origin}}}
+		m, o, ok, err := UnwrapMessage(&in)
+		if !ok {
+			t.Fatal("its header does not mark it")
+		}
+		if err != nil {
+			if !IsPoison(err) {
+				t.Fatal(err)
+			}
+			return
+		}
+		if m.To.IsZero() || o == nil && m.Kind != InboxAction {
+			t.Fatalf("%+v %+v", m, o)
+		}
+		sent := WrapMessage(value, m.To, o)
+		if _, again, ok, err := UnwrapMessage(&sent); !ok || err != nil || !reflect.DeepEqual(again, o) {
+			t.Fatalf("%+v\nand then\n%+v (%v)", o, again, err)
 		}
 	})
 }

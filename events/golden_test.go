@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"flag"
 	"os"
+	"path"
 	"path/filepath"
 	"reflect"
 	"strings"
@@ -15,7 +16,16 @@ import (
 // missing and prints the readable .txt files anew. A new field gets a new sample, beside the old ones.
 var rewrite = flag.Bool("rewrite", false, "write missing golden files, and every readable one")
 
-const goldenDir = "testdata/golden/format-1"
+const goldenDir = "testdata/golden"
+
+// goldenFile names a sample's golden file, without its extension: one of the first format is named by itself, later
+// ones by "format-N/".
+func goldenFile(name string) string {
+	if !strings.Contains(name, "/") {
+		name = "format-1/" + name
+	}
+	return filepath.Join(goldenDir, filepath.FromSlash(name))
+}
 
 func repeat16(b byte) (a [16]byte) {
 	for i := range a {
@@ -82,7 +92,7 @@ func samples() map[string]interface{ Encode([]byte) []byte } {
 	checkpoint.Kind, checkpoint.Term = KindCheckpoint, 5
 	checkpoint.Checkpoint = &Checkpoint{Claim: claim, Progress: emission, Origins: []Position{{Topic: "orders", Partition: 2, Low: 30}},
 		Positions: append(positions[1:2:2], Position{Topic: "orders", TopicID: repeat16(0x40), Partition: 3, Low: 42, Ahead: []Span{{43, 45}, {300, 301}}})}
-	return map[string]interface{ Encode([]byte) []byte }{
+	all := map[string]interface{ Encode([]byte) []byte }{
 		"claim":          &Record{Format: 1, Kind: KindClaim, Nonce: repeat16(0x10), Term: 5, Claim: &claim},
 		"decision-reply": typicalDecision(),
 		"decision-forwarded": decision(Decision{Outcome: Ignored, Reason: "stale-execution: 1 of 2", Instance: sampleID,
@@ -112,24 +122,98 @@ func samples() map[string]interface{ Encode([]byte) []byte } {
 			Undo: &Obligation{Topic: "t", Type: "T", Payload: []byte("u"), Attempts: 4}, Answer: []byte("a"), HasAnswer: true, Expiry: 1_790_000_030_120, Held: true, NextHeld: 5},
 		"entry": &Entry{Kind: EntryRejected, Time: 1_790_000_000_120, Step: "authorize", Node: 2, Phase: Forward, Execution: 1, Attempt: 2, Code: "declined", Message: "no funds", To: Compensating},
 	}
+	for name, sample := range samplesOfFormat2() {
+		all["format-2/"+name] = sample
+	}
+	return all
 }
 
-// decodeAs decodes by the name of a golden file: head, node and entry rows, or else a record.
+// samplesOfFormat2 have what the first format has not: rows of other entities, rows that go one by one, inputs
+// that several records answer, messages between entities, and the rows of loops, waits and actions.
+func samplesOfFormat2() map[string]interface{ Encode([]byte) []byte } {
+	decision := func(d Decision) *Record {
+		return &Record{Format: 2, Kind: KindDecision, Nonce: repeat16(0x10), Seq: 4713, Prev: repeat16(0x80), Time: 1_790_000_000_300, Decision: &d}
+	}
+	trace := []Header{{HeaderTraceParent, []byte("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")}}
+	correlation := CorrelationID("shop", "place-order", "payments", "PaymentSettled", "pay-9", 12*SlotsPerShard)
+	waiter := Waiter{Instance: sampleID, Node: 5, Execution: 2, Until: 1_790_000_400_000}
+	offer := &InboxMessage{Kind: InboxOffer, To: sampleID, From: Waiter{Instance: sampleID, Node: 5, Execution: 2}, Correlation: correlation,
+		EventID: "evt-8", Payload: []byte(`{"paid":4200}`), Time: 1_790_000_000_290}
+	return map[string]interface{ Encode([]byte) []byte }{
+		"decision-start-with-key": decision(Decision{Outcome: Applied, Instance: sampleID,
+			Input:   Input{Kind: InputEvent, Topic: "orders", Partition: 3, Offset: 41, Low: 41, MessageID: "evt-7", More: true},
+			Entries: []Entry{{Kind: EntryStarted, Time: 1_790_000_000_300, Message: "evt-7"}, {Kind: EntryEmitted, Time: 1_790_000_000_300, Step: "announce"}},
+			Rows: []RowChange{
+				{Ref: RowRef{PartHead, 0}, Value: sampleHead().Encode(nil)},
+				{Of: KeyID("shop", "place-order", "order-7", 12*SlotsPerShard), Ref: RowRef{PartKey, 0}, Value: (&KeyState{Live: sampleID}).Encode(nil)},
+				{Gone: true, Ref: RowRef{PartQueue, 3}, WasDue: 1_790_000_000_200},
+			},
+			Emits: []Emit{
+				{Kind: EmitEvent, Topic: "order.events", Type: "OrderAccepted", Step: "announce", Node: 4, Payload: []byte(`{"order":"order-7"}`), Key: "order-7"},
+				{Kind: EmitMessage, To: correlation, Payload: offer.Encode(nil)},
+			}}),
+		"decision-action": decision(Decision{Outcome: Applied, Instance: sampleID, FirstRow: 9,
+			Input: Input{Kind: InputAction, Topic: "shop.inbox", Partition: 3, Offset: 13, Low: 13, MessageID: "act-1"},
+			Entries: []Entry{
+				{Kind: EntryAction, Time: 1_790_000_000_300, Step: "authorize", Code: string(ActionRetry), Who: "alice", Message: "bank is back"},
+				{Kind: EntryRefused, Time: 1_790_000_000_300, Code: string(ActionCancel), Who: "alice", Message: "past the pivot"},
+			},
+			Rows: []RowChange{{Ref: RowRef{PartAnswer, AnswerNumber("act-1")}, Value: (&Answer{MessageID: "act-1", Done: true}).Encode(nil)}}}),
+		"head-loop": &Head{Definition: "place-order", Version: "2", Key: "order-7", State: Suspended, ParkedIn: Running, Started: 1_790_000_000_000, Entries: 9,
+			NextNode: 40, Partial: true, QueueFirst: 3, QueueNext: 5, Answers: 2, Waits: 6, Savepoint: "before-payment"},
+		"node-loop": &NodeState{Status: NodeActive, Plan: 4, Up: 3, Turn: 2, Item: []byte(`{"sku":"A-1"}`), Prev: 12, Base: 16, Count: 3, Done: 1},
+		"node-wait": &NodeState{Status: NodeFailed, Execution: 2, Key: "pay-9", NextWait: 8, Code: "timeout", Message: "no event within 48h", Step: "settled"},
+		"queued":    &Queued{Name: "approve", MessageID: "act-2", Payload: []byte(`{"ok":true}`), Who: "bob", Place: "shop.inbox/3/14", Time: 1_790_000_000_300},
+		"answer":    &Answer{MessageID: "act-1", Done: true, Code: "queued", Message: "it waits for its turn", Time: 1_790_000_000_300},
+		"key":       &KeyState{Definition: "place-order", Key: "order-7", Live: sampleID, Last: NewInstanceID("shop", "place-order", "order-7", "evt-1", 12*SlotsPerShard), LastState: Compensated, LastEnded: 1_789_000_000_000},
+		"correlation": &Correlation{Definition: "place-order", Topic: "payments", Type: "PaymentSettled", Key: "pay-9",
+			Waiting: []Waiter{{Instance: sampleID, Node: 5, Execution: 2}, {}},
+			Events:  []BufferedEvent{{N: 3, ID: "evt-8", Until: 1_790_000_400_000, Offered: &waiter}, {ID: "evt-9"}},
+			Seen:    []SeenEvent{{ID: "evt-6", Until: 1_790_000_300_000}}, Ended: []Waiter{waiter}},
+		"event":        &KeptEvent{Value: []byte(`{"paid":4200}`), Time: 1_790_000_000_290},
+		"event-traced": &KeptEvent{Value: []byte(`{}`), Trace: trace},
+		"message-subscribe": &InboxMessage{Kind: InboxSubscribe, To: correlation, From: Waiter{Instance: sampleID, Node: 5, Execution: 2},
+			Definition: "place-order", Topic: "payments", Type: "PaymentSettled", Key: "pay-9"},
+		"message-offer":  offer,
+		"message-traced": &InboxMessage{Kind: InboxOffer, To: sampleID, Correlation: correlation, EventID: "evt-8", Trace: trace},
+		"message-action": &InboxMessage{Kind: InboxAction, To: sampleID, Action: &Action{ID: "act-1", Kind: ActionResolve, Who: "alice", Why: "paid by hand", Time: 1_790_000_000_200,
+			Definition: "place-order", Key: "order-7", Step: "authorize", Name: "before-payment", Undo: true, Outcome: "done", Payload: []byte(`{"auth":"X"}`), PastPivot: true}},
+	}
+}
+
+// decodeAs decodes by the name of a golden file, up to its first hyphen: a row, a message, or else a record.
 func decodeAs(name string, b []byte) (interface{ Encode([]byte) []byte }, error) {
-	switch kind, _, _ := strings.Cut(name, "-"); kind {
+	switch kindOf(name) {
 	case "head":
 		return DecodeHead(b)
 	case "node":
 		return DecodeNode(b)
 	case "entry":
 		return DecodeEntry(b)
+	case "queued":
+		return DecodeQueued(b)
+	case "answer":
+		return DecodeAnswer(b)
+	case "key":
+		return DecodeKeyState(b)
+	case "correlation":
+		return DecodeCorrelation(b)
+	case "event":
+		return DecodeKeptEvent(b)
+	case "message":
+		return DecodeInboxMessage(b)
 	}
 	return DecodeRecord(b)
 }
 
+func kindOf(name string) string {
+	kind, _, _ := strings.Cut(path.Base(name), "-")
+	return kind
+}
+
 func readGolden(t testing.TB) map[string][]byte {
 	t.Helper()
-	files, err := filepath.Glob(filepath.Join(goldenDir, "*.hex"))
+	files, err := filepath.Glob(filepath.Join(goldenDir, "*", "*.hex"))
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no golden files in %s (%v)", goldenDir, err)
 	}
@@ -143,17 +227,21 @@ func readGolden(t testing.TB) map[string][]byte {
 		if err != nil {
 			t.Fatalf("%s: %v", file, err)
 		}
-		out[strings.TrimSuffix(filepath.Base(file), ".hex")] = b
+		name, err := filepath.Rel(goldenDir, strings.TrimSuffix(file, ".hex"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		out[strings.TrimPrefix(filepath.ToSlash(name), "format-1/")] = b
 	}
 	return out
 }
 
 func writeGolden(t *testing.T) {
-	if err := os.MkdirAll(goldenDir, 0o755); err != nil {
-		t.Fatal(err)
-	}
 	for name, sample := range samples() {
-		file := filepath.Join(goldenDir, name+".hex")
+		file := goldenFile(name) + ".hex"
+		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+			t.Fatal(err)
+		}
 		if _, err := os.Stat(file); err == nil {
 			continue
 		}
@@ -172,7 +260,7 @@ func writeGolden(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
-		if err := os.WriteFile(filepath.Join(goldenDir, name+".txt"), []byte(printed(reflect.ValueOf(v))), 0o644); err != nil {
+		if err := os.WriteFile(goldenFile(name)+".txt", []byte(printed(reflect.ValueOf(v))), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -188,7 +276,7 @@ func TestGoldenFilesKeepTheirMeaningAndTheirBytes(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 			continue
 		}
-		want, err := os.ReadFile(filepath.Join(goldenDir, name+".txt"))
+		want, err := os.ReadFile(goldenFile(name) + ".txt")
 		if err != nil {
 			t.Error(err)
 		}

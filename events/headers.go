@@ -285,8 +285,9 @@ func MessageIDOf(m *Message) string {
 
 // Outgoing are the messages that an accepted decision emits, one for each of its Emits, complete; one of a
 // kind this build does not know has no topic. It is a pure function of
-// the record, so that an owner that takes over sends the same bytes again (L14). A record whose emits do
-// not fit its rows gives ErrMalformed.
+// the record, so that an owner that takes over sends the same bytes again (L14). To an inbox message the sender adds
+// its origin, which is not in the record: see WrapMessage. A record whose emits do not fit its rows gives
+// ErrMalformed.
 func Outgoing(app string, r *Record) ([]Message, error) {
 	d := r.Decision
 	if d == nil || len(d.Emits) == 0 {
@@ -294,23 +295,40 @@ func Outgoing(app string, r *Record) ([]Message, error) {
 	}
 	var head []byte
 	for i := range d.Rows {
-		if d.Rows[i].Ref.Part == PartHead {
-			head = d.Rows[i].Value
+		if x := &d.Rows[i]; x.Ref.Part == PartHead && d.own(x) {
+			head = x.Value
 		}
-	}
-	if head == nil {
-		return nil, fmt.Errorf("decision %d: %w: it emits without a head", r.Seq, ErrMalformed)
 	}
 	key, trace, err := emittedOfHead(head)
 	if err != nil {
 		return nil, err
 	}
-	node := nodeRows(d.Rows)
+	node := nodeRows(d)
 	out := make([]Message, 0, len(d.Emits))
 	for i := range d.Emits {
 		e := &d.Emits[i]
 		m := Message{Topic: e.Topic, Key: key, Time: r.Time}
+		if head == nil && e.Kind != EmitMessage { // correlations have none
+			return nil, fmt.Errorf("decision %d: %w: it emits without a head", r.Seq, ErrMalformed)
+		}
 		switch e.Kind {
+		case EmitMessage:
+			if e.To.IsZero() {
+				return nil, fmt.Errorf("decision %d: %w: it emits a message to nobody", r.Seq, ErrMalformed)
+			}
+			m.Topic, m.Key, m.Value = Topics{app}.Inbox(), e.To[:], e.Payload
+		case EmitEvent:
+			m.Key, m.Value = []byte(e.Key), e.Payload
+			m.Headers = append([]Header{
+				{HeaderSpecVersion, []byte("1.0")},
+				{HeaderID, []byte(d.Instance.String() + "-" + strconv.FormatUint(r.Seq, 10) + "-" + strconv.Itoa(i))},
+				{HeaderSource, []byte("/skald/" + app)},
+				{HeaderType, []byte(e.Type)},
+				{HeaderTime, []byte(Timestamp(r.Time))},
+				{HeaderContentType, []byte("application/json")},
+				{HeaderCausationID, []byte(d.Input.MessageID)},
+				{HeaderCorrelationID, []byte(d.Instance.String())},
+			}, trace...)
 		case EmitCommand:
 			raw, ok := node(uint64(e.Node))
 			if !ok {
@@ -348,6 +366,17 @@ func Outgoing(app string, r *Record) ([]Message, error) {
 		out = append(out, m)
 	}
 	return out, nil
+}
+
+// own reports whether a row is of the decision's own instance.
+func (d *Decision) own(r *RowChange) bool { return r.Of.IsZero() || r.Of == d.Instance }
+
+// Whose is the entity whose row r is.
+func (d *Decision) Whose(r *RowChange) InstanceID {
+	if r.Of.IsZero() {
+		return d.Instance
+	}
+	return r.Of
 }
 
 // emittedOfHead reads of a head what commands need: decoding all of it would cost more than the command.
@@ -396,12 +425,13 @@ func emittedOfNode(p []byte, phase Phase) (payload []byte, owed bool, err error)
 }
 
 // nodeRows finds the rows of nodes by number: by looking, or, when there are many, by an index.
-func nodeRows(rows []RowChange) func(n uint64) (value []byte, ok bool) {
+func nodeRows(d *Decision) func(n uint64) (value []byte, ok bool) {
+	rows := d.Rows
 	if len(rows) <= 16 {
 		return func(n uint64) ([]byte, bool) {
 			for i := len(rows) - 1; i >= 0; i-- {
-				if (rows[i].Ref == RowRef{PartNode, n}) {
-					return rows[i].Value, true
+				if (rows[i].Ref == RowRef{PartNode, n}) && d.own(&rows[i]) {
+					return rows[i].Value, !rows[i].Gone
 				}
 			}
 			return nil, false
@@ -409,7 +439,7 @@ func nodeRows(rows []RowChange) func(n uint64) (value []byte, ok bool) {
 	}
 	index := make(map[uint64][]byte, len(rows))
 	for i := range rows {
-		if rows[i].Ref.Part == PartNode {
+		if rows[i].Ref.Part == PartNode && d.own(&rows[i]) && !rows[i].Gone {
 			index[rows[i].Ref.N] = rows[i].Value
 		}
 	}

@@ -101,9 +101,10 @@ func readProtoFile(t testing.TB, name string) protoreflect.FileDescriptor {
 
 // messageOf tells which message of journal.proto a golden file holds, and where it begins.
 func messageOf(fd protoreflect.FileDescriptor, name string) (protoreflect.MessageDescriptor, int) {
-	kind, _, _ := strings.Cut(name, "-")
-	if rows := map[string]protoreflect.Name{"head": "Head", "node": "NodeState", "entry": "Entry"}; rows[kind] != "" {
-		return fd.Messages().ByName(rows[kind]), 0
+	rows := map[string]protoreflect.Name{"head": "Head", "node": "NodeState", "entry": "Entry", "queued": "Queued", "answer": "Answer",
+		"key": "KeyState", "correlation": "Correlation", "event": "KeptEvent", "message": "InboxMessage"}
+	if row := rows[kindOf(name)]; row != "" {
+		return fd.Messages().ByName(row), 0
 	}
 	return fd.Messages().ByName("Record"), 1
 }

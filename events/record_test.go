@@ -225,6 +225,27 @@ func TestDecodingAllocatesAtMostAMultipleOfItsInput(t *testing.T) {
 			t.Errorf("%d bytes of %s allocate %d, %d times as much", len(b), why, got, got/uint64(len(b)))
 		}
 	}
+	for why, x := range map[string]struct {
+		b      []byte
+		decode func([]byte) error
+	}{
+		"waiters":            {list(5), func(b []byte) error { _, err := DecodeCorrelation(b); return err }},
+		"buffered events":    {list(6), func(b []byte) error { _, err := DecodeCorrelation(b); return err }},
+		"remembered ids":     {list(7), func(b []byte) error { _, err := DecodeCorrelation(b); return err }},
+		"ended waits":        {list(8), func(b []byte) error { _, err := DecodeCorrelation(b); return err }},
+		"offers":             {list(6, 4), func(b []byte) error { _, err := DecodeCorrelation(b); return err }},
+		"headers of events":  {list(2), func(b []byte) error { _, err := DecodeKeptEvent(b); return err }},
+		"headers of offers":  {list(11), func(b []byte) error { _, err := DecodeInboxMessage(b); return err }},
+		"actions":            {list(13), func(b []byte) error { _, err := DecodeInboxMessage(b); return err }},
+		"who sends them":     {list(3), func(b []byte) error { _, err := DecodeInboxMessage(b); return err }},
+		"unknown to a queue": {list(99), func(b []byte) error { _, err := DecodeQueued(b); return err }},
+		"unknown to answers": {list(99), func(b []byte) error { _, err := DecodeAnswer(b); return err }},
+		"unknown to keys":    {list(99), func(b []byte) error { _, err := DecodeKeyState(b); return err }},
+	} {
+		if got := allocated(func() { _ = x.decode(x.b) }); got > allocFactor*uint64(len(x.b))+4096 {
+			t.Errorf("%d bytes of %s allocate %d, %d times as much", len(x.b), why, got, got/uint64(len(x.b)))
+		}
+	}
 	headers, undos := list(14), list(9)
 	if got := allocated(func() { _, _ = DecodeHead(headers) }); got > allocFactor*uint64(len(headers))+4096 {
 		t.Errorf("%d bytes of headers allocate %d", len(headers), got)

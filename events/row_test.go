@@ -67,9 +67,12 @@ func TestEveryValueHasAName(t *testing.T) {
 		"claim": KindClaim.String(), "checkpoint": KindCheckpoint.String(), "kind-5": Kind(5).String(),
 		"started": EntryStarted.String(), "discharged": EntryDischarged.String(), "entry-0": EntryKind(0).String(), "entry-99": EntryKind(99).String(),
 		"active": NodeActive.String(), "undone": NodeUndone.String(), "status-0": NodeStatus(0).String(), "status-99": NodeStatus(99).String(),
+		"chosen": EntryChosen.String(), "scope": EntryScope.String(), "action": EntryAction.String(), "queued": EntryQueued.String(),
+		"queue": PartQueue.String(), "answer": PartAnswer.String(), "correlation": PartCorrelation.String(), "key": PartKey.String(),
+		"subscribe": InboxSubscribe.String(), "unsubscribe": InboxUnsubscribe.String(), "offer": InboxOffer.String(), "taken": InboxTaken.String(), "message-0": InboxKind(0).String(), "message-7": InboxKind(7).String(),
 		"head": PartHead.String(), "history": PartHistory.String(), "part-0": Part(0).String(),
 		"applied": Applied.String(), "progress": Progressed.String(), "outcome-0": Outcome(0).String(),
-		"event": InputEvent.String(), "refused": InputRefused.String(), "input-77": InputKind(77).String(),
+		"event": InputEvent.String(), "refused": InputRefused.String(), "input-77": InputKind(77).String(), "message": InputMessage.String(),
 		"done": ReplyDone.String(), "outcome-9": ReplyOutcome(9).String(),
 	} {
 		if got != name {
