@@ -303,6 +303,11 @@ func Outgoing(app string, r *Record) ([]Message, error) {
 	if err != nil {
 		return nil, err
 	}
+	trace, traced := emittedTrace(d.Instance, trace)
+	about := trace // of messages about the instance
+	if traced != nil {
+		about = append([]Header{{HeaderTraceParent, traced.Saga.AppendTraceParent(nil)}}, trace...)
+	}
 	node := nodeRows(d)
 	out := make([]Message, 0, len(d.Emits))
 	for i := range d.Emits {
@@ -328,7 +333,7 @@ func Outgoing(app string, r *Record) ([]Message, error) {
 				{HeaderContentType, []byte("application/json")},
 				{HeaderCausationID, []byte(d.Input.MessageID)},
 				{HeaderCorrelationID, []byte(d.Instance.String())},
-			}, trace...)
+			}, about...)
 		case EmitCommand:
 			raw, ok := node(uint64(e.Node))
 			if !ok {
@@ -341,7 +346,7 @@ func Outgoing(app string, r *Record) ([]Message, error) {
 			if e.Phase == Compensate && !owed {
 				return nil, fmt.Errorf("decision %d: %w: it undoes what is not owed", r.Seq, ErrMalformed)
 			}
-			m.Headers = commandHeaders(app, r, trace, e)
+			m.Headers = commandHeaders(app, r, trace, traced, e)
 		case EmitLifecycle:
 			h, err := DecodeHead(head)
 			if err != nil {
@@ -356,7 +361,7 @@ func Outgoing(app string, r *Record) ([]Message, error) {
 				{HeaderTime, []byte(Timestamp(r.Time))},
 				{HeaderContentType, []byte("application/json")},
 				{HeaderCorrelationID, []byte(d.Instance.String())},
-			}, trace...)
+			}, about...)
 		default:
 			m.Topic = "" // of a newer build: one will emit it
 		}
@@ -446,10 +451,10 @@ func nodeRows(d *Decision) func(n uint64) (value []byte, ok bool) {
 	return func(n uint64) ([]byte, bool) { value, ok := index[n]; return value, ok }
 }
 
-func commandHeaders(app string, r *Record, trace []Header, e *Emit) []Header {
+func commandHeaders(app string, r *Record, trace []Header, traced *SagaTrace, e *Emit) []Header {
 	id := CommandID{r.Decision.Instance, e.Node, e.Execution, e.Attempt, e.Phase}
-	headers := make([]Header, 0, 14+len(trace))
-	values := make([]byte, 0, 640) // one allocation for nearly every value
+	headers := make([]Header, 0, 15+len(trace))
+	values := make([]byte, 0, 704) // one allocation for nearly every value
 	at := 0
 	// add names what was appended to values since the last one. Values that no longer fit are in a new array;
 	// the old one is kept by the headers that were cut from it.
@@ -488,6 +493,10 @@ func commandHeaders(app string, r *Record, trace []Header, e *Emit) []Header {
 		forward.Phase = Forward
 		values = forward.appendIdempotencyKey(values, e.Step)
 		add(HeaderUndoes)
+	}
+	if traced != nil {
+		values = traced.Command(id).AppendTraceParent(values)
+		add(HeaderTraceParent)
 	}
 	return append(headers, trace...)
 }

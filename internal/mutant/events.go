@@ -8,5 +8,6 @@ var eventsMutants = []Mutant{
 	{"events-level-raised-too-early", "L13", "a format level counts while a node that does not read it is known", Test{"events", "^TestTheLevelCountsOnlyIfEveryNodeKnownThereReadsIt$"}},
 	{"events-undo-names-nothing", "L15", "an undo does not say what it undoes", Test{"events", "^TestAnUndoNamesWhatItUndoesAndNeverExpires$"}},
 	{"events-instance-without-message", "L18", "an instance's id does not depend on the message that started it", Test{"events", "^TestInstanceIDsDifferInWhateverNamesThem$"}},
+	{"events-attempts-share-a-span", "L14", "two attempts of a step name one span, and what becomes of the first hides the second", Test{"events", "^TestACommandOfATracedSagaNamesTheSpanOfItsAttempt$"}},
 	{"events-command-id-unchecked", "L19", "a reply to a damaged command id counts for whatever attempt it names", Test{"events", "^TestOnlyTheOwnUndamagedTextOfACommandIDIsTaken$"}},
 }
