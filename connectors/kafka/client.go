@@ -42,7 +42,16 @@ type Config struct {
 	// Client.Consume. Default 32 MiB.
 	MaxBatchBytes int
 
-	Opts []kgo.Opt // over everything else: TLS, SASL, a dialer
+	TLS  TLS
+	SASL SASL
+
+	DialTimeout    time.Duration // of a connection; default 5 s
+	RequestTimeout time.Duration // of an answer, beyond what the request allows the broker; default 10 s
+	MetadataMaxAge time.Duration // of what is known of topics and leaders; default 30 s
+
+	Opts []kgo.Opt // over everything else
+
+	places map[string]string // where settings were made, by key; see Load
 }
 
 func (c Config) withDefaults() (Config, error) {
@@ -80,6 +89,7 @@ const (
 // Client is a connection to a cluster: the orchestrator.Kafka of production. It is safe for concurrent use.
 type Client struct {
 	cfg     Config
+	reach   []kgo.Opt // addresses, TLS, authentication
 	admin   *kgo.Client
 	journal *kgo.Client
 	emit    *kgo.Client
@@ -104,6 +114,12 @@ func Dial(cfg Config) (*Client, error) {
 		c.Close()
 		return nil, fmt.Errorf("kafka at %s: %w", strings.Join(cfg.Brokers, ", "), err)
 	}
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	if c.reach, err = cfg.reach(); err != nil {
+		return nil, err
+	}
 	if c.admin, err = c.client("admin", kgo.RetryTimeout(5*time.Second)); err != nil {
 		return fail(err)
 	}
@@ -120,8 +136,7 @@ func Dial(cfg Config) (*Client, error) {
 }
 
 func (c *Client) client(part string, opts ...kgo.Opt) (*kgo.Client, error) {
-	base := []kgo.Opt{
-		kgo.SeedBrokers(c.cfg.Brokers...),
+	own := []kgo.Opt{
 		kgo.ClientID(c.cfg.ClientID + "-" + part),
 		kgo.SoftwareNameAndVersion("skald", "1"),
 		kgo.WithLogger(logger{c.cfg.Logger.With("client", part)}),
@@ -130,9 +145,8 @@ func (c *Client) client(part string, opts ...kgo.Opt) (*kgo.Client, error) {
 		kgo.MetadataMinAge(250 * time.Millisecond),
 		// What was forbidden, or missing, and no longer is gets noticed within this.
 		kgo.MetadataMaxAge(30 * time.Second),
-		kgo.DialTimeout(5 * time.Second),
 	}
-	return kgo.NewClient(slices.Concat(base, opts, c.cfg.Opts)...)
+	return kgo.NewClient(slices.Concat(own, c.reach, opts, c.cfg.Opts)...)
 }
 
 // Close waits a few seconds for what is being emitted, leaves the groups and ends everything else.

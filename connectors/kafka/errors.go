@@ -39,6 +39,8 @@ const (
 	CodeUnclean       = "unclean-election"
 	CodeConfigUnknown = "config-unreadable"
 	CodePortBusy      = "port-busy"
+	CodeConfiguration = "configuration"
+	CodeWeakSecurity  = "weak-security"
 )
 
 func (e *Error) Error() string {

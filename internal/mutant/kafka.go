@@ -8,4 +8,10 @@ var kafkaMutants = []Mutant{
 	{"kafka-lost-position-goes-on-at-the-start", "L8", "a position outside the log is silently moved to the log's start", Test{"connectors/kafka", "^TestAPositionOutsideTheLogIsReported$/^embedded$"}},
 	{"kafka-finite-retention-taken", "L8", "the engine starts on topics that Kafka deletes by age or size", Test{"connectors/kafka", "^TestWhatWouldLoseSagasIsRefusedAtTheStart$"}},
 	{"kafka-refusal-leaves-the-outcome-open", "L14", "what Kafka refuses for good is taken for something that may pass", Test{"connectors/kafka", "^TestWhatCanNeverArriveIsRefusedAndItsNeighboursAreNot$/^embedded$"}},
+	{"kafka-secrets-shown", "§7", "a secret prints as it is", Test{"connectors/kafka", "^TestSecretsShowInNoKindOfOutput$"}},
+	{"kafka-file-over-flags", "§7", "a file's setting goes before that of a flag", Test{"connectors/kafka", "^TestFlagsGoBeforeEnvironmentBeforeTheFileBeforeJavasPropertiesBeforeDefaults$"}},
+	{"kafka-yaml-key-twice", "§7", "a key that stands twice in the file is taken", Test{"connectors/kafka", "^TestABadYAMLFileIsRefusedWithLineAndCure$"}},
+	{"kafka-unsupported-security-ignored", "§7", "a Java property about security that is not supported is passed over with a warning", Test{"connectors/kafka", "^TestSecurityThatIsNotSupportedIsRefusedAndWhatIsUnknownIsWarnedAbout$"}},
+	{"kafka-token-file-read-once", "§7", "a token file that is renewed is not read again", Test{"connectors/kafka", "^TestATokenOrPasswordInAFileIsReadAnewAtEachAuthentication$"}},
+	{"kafka-any-host-is-any-certificate", "§7", "with host names unchecked, certificates are not checked at all", Test{"connectors/kafka", "^TestACertificateOfAnotherHostIsTakenOnlyWhenToldAndOfAnotherAuthorityNever$"}},
 }

@@ -13,7 +13,7 @@ import "slices"
 // Mutant is one planted break.
 type Mutant struct {
 	Name        string // what On is asked for: lower case, words joined by hyphens, the package's name first
-	Breaks      string // the guarantee or rule: G1 to G12 of the architecture, L1 to L23 of the log; several with commas
+	Breaks      string // the guarantee or rule: G1 to G12 of the architecture, L1 to L23 and §6 of the log, §7 of the design (security and operation); several with commas
 	Description string // what goes wrong
 	CaughtBy    Test
 }

@@ -12,7 +12,7 @@ import (
 var (
 	switches = regexp.MustCompile(`mutant\.On\(("[^"]*")?`)
 	names    = regexp.MustCompile(`^[a-z0-9]+(-[a-z0-9]+)+$`)
-	breaks   = regexp.MustCompile(`^(G([1-9]|1[0-2])|L([1-9]|1[0-9]|2[0-3]))(, (G([1-9]|1[0-2])|L([1-9]|1[0-9]|2[0-3])))*$`)
+	breaks   = regexp.MustCompile(`^(G([1-9]|1[0-2])|L([1-9]|1[0-9]|2[0-3])|§[67])(, (G([1-9]|1[0-2])|L([1-9]|1[0-9]|2[0-3])|§[67]))*$`)
 )
 
 // inCode finds the switches of the repository: how often each name stands in code that is no test.
