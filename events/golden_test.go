@@ -162,6 +162,7 @@ func samplesOfFormat2() map[string]interface{ Encode([]byte) []byte } {
 		"head-loop": &Head{Definition: "place-order", Version: "2", Key: "order-7", State: Suspended, ParkedIn: Running, Started: 1_790_000_000_000, Entries: 9,
 			NextNode: 40, Partial: true, QueueFirst: 3, QueueNext: 5, Answers: 2, Waits: 6, Savepoint: "before-payment"},
 		"node-loop": &NodeState{Status: NodeActive, Plan: 4, Up: 3, Turn: 2, Item: []byte(`{"sku":"A-1"}`), Prev: 12, Base: 16, Count: 3, Done: 1},
+		"node-fork": &NodeState{Status: NodeClosing, Index: 2, Active: 1, Done: 2, Lost: 1, Count: 4},
 		"node-wait": &NodeState{Status: NodeFailed, Execution: 2, Key: "pay-9", NextWait: 8, Code: "timeout", Message: "no event within 48h", Step: "settled"},
 		"queued":    &Queued{Name: "approve", MessageID: "act-2", Payload: []byte(`{"ok":true}`), Who: "bob", Place: "shop.inbox/3/14", Time: 1_790_000_000_300},
 		"answer":    &Answer{MessageID: "act-1", Done: true, Code: "queued", Message: "it waits for its turn", Time: 1_790_000_000_300},

@@ -358,10 +358,11 @@ const (
 	NodeUndoing NodeStatus = 5 // going backward
 	NodeUndoGap NodeStatus = 6 // a step between two attempts of its undo
 	NodeUndone  NodeStatus = 7 // nothing of it is owed any more
+	NodeClosing NodeStatus = 8 // a fork whose join is decided: what of its children is not done is undone, then it is done, or, with Failed, failed
 )
 
 func (s NodeStatus) String() string {
-	names := [...]string{1: "active", "backoff", "done", "failed", "undoing", "undo-backoff", "undone"}
+	names := [...]string{1: "active", "backoff", "done", "failed", "undoing", "undo-backoff", "undone", "closing"}
 	if int(s) < len(names) && names[s] != "" {
 		return names[s]
 	}
@@ -407,10 +408,10 @@ type NodeState struct {
 	Prev uint32
 	// ForEach: Base is the row of the first iteration's first node; iteration i begins that many rows of a body
 	// later. While: Base is the row of the latest iteration's first node. Count is the number of iterations
-	// there are to be (ForEach), or were begun (While).
+	// there are to be (ForEach), or were begun (While, and any fork from NodeClosing on).
 	Base, Count uint32
-	// All, ForEach: children that are done.
-	Done uint32
+	// All, ForEach: children that are done, and those that failed.
+	Done, Lost uint32
 	// Wait for an event: the key it is subscribed under, while it is.
 	Key string
 	// Wait for a signal: NextWait links the list that begins at Head.Waits, as NextHeld does.
@@ -464,6 +465,7 @@ func (n *NodeState) Encode(dst []byte) []byte {
 	b.string(25, n.Code)
 	b.string(26, n.Message)
 	b.string(27, n.Step)
+	b.uint(28, uint64(n.Lost))
 	return append(b, n.Unknown...)
 }
 
@@ -527,6 +529,8 @@ func DecodeNode(p []byte) (*NodeState, error) {
 			n.Message = f.string()
 		case 27:
 			n.Step = f.string()
+		case 28:
+			n.Lost = f.uint32()
 		default:
 			f.keep()
 		}
