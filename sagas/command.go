@@ -53,10 +53,11 @@ func (c Command[C, R]) DecodeReply(b []byte) (v R, err error) {
 	return v, err
 }
 
-// Event is a domain event that Skald consumes. It is immutable and safe for concurrent use.
+// Event is a domain event: one that starts sagas, that they wait for, or that they emit. It is immutable and safe for concurrent use.
 type Event[E any] struct {
 	topic, typ string
 	source     string
+	readers    string // where the functions that read it were given
 	keyBy      func(E) string
 	idBy       func(E) string
 	typeBy     func(EventView) (string, error)
@@ -76,16 +77,30 @@ func (e Event[E]) Type() string { return e.typ }
 
 // KeyBy says how to find the business key in the event; without it, it is the record's key. An event whose
 // key is empty goes to quarantine. fn is pure.
-func (e Event[E]) KeyBy(fn func(E) string) Event[E] { e.keyBy = fn; return e }
+func (e Event[E]) KeyBy(fn func(E) string) Event[E] {
+	e.keyBy, e.readers = fn, e.readers+" "+caller(1)
+	return e
+}
 
 // IDBy says how to find the id of the event, by which it is recognised when it comes again; without it, or
 // when it is empty, it is the ce_id, or else the record's place in the topic. fn is pure.
-func (e Event[E]) IDBy(fn func(E) string) Event[E] { e.idBy = fn; return e }
+func (e Event[E]) IDBy(fn func(E) string) Event[E] {
+	e.idBy, e.readers = fn, e.readers+" "+caller(1)
+	return e
+}
 
 // TypeBy says how to find the type of a record that has no ce_type, for instance from another header or a
 // field of the value; it is compared with the event's type. fn is pure and sees every record of the
 // topic, those of other events too; its error sends the record to quarantine.
-func (e Event[E]) TypeBy(fn func(EventView) (string, error)) Event[E] { e.typeBy = fn; return e }
+func (e Event[E]) TypeBy(fn func(EventView) (string, error)) Event[E] {
+	e.typeBy, e.readers = fn, e.readers+" "+caller(1)
+	return e
+}
+
+// plan is the event as the engine reads it.
+func (e Event[E]) plan() EventPlan {
+	return EventPlan{Topic: e.topic, Type: e.typ, TypeOf: e.typeBy, Key: reads(e.keyBy), ID: reads(e.idBy)}
+}
 
 // Encode prints an event as the JSON value that Decode reads.
 func (e Event[E]) Encode(v E) ([]byte, error) { return encodeJSON(v) }

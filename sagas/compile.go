@@ -46,44 +46,6 @@ func (e *DefinitionError) Error() string {
 	return b.String() + e.Problem
 }
 
-func (k Kind) String() string {
-	switch k {
-	case KindStep:
-		return "step"
-	case KindSeq:
-		return "seq"
-	case KindAll:
-		return "all"
-	case KindWait:
-		return "wait"
-	case KindDo:
-		return "do"
-	}
-	return "kind-" + strconv.Itoa(int(k))
-}
-
-func (r Role) String() string {
-	switch r {
-	case Compensatable:
-		return "compensatable"
-	case Pivot:
-		return "pivot"
-	case Retriable:
-		return "retriable"
-	}
-	return "role-" + strconv.Itoa(int(r))
-}
-
-func (f OnFailure) String() string {
-	switch f {
-	case CancelRest:
-		return "cancel-rest"
-	case LetItFinish:
-		return "let-it-finish"
-	}
-	return "on-failure-" + strconv.Itoa(int(f))
-}
-
 // Plan checks the definition and gives the plan that the engine runs. The error joins one *DefinitionError
 // for each mistake: those of the definition, then those of its nodes in the order in which they are
 // written. Every call gives a new, equal plan.
@@ -91,7 +53,7 @@ func (d *Definition) Plan() (*Plan, error) {
 	if d == nil || d.data.typ == nil {
 		return nil, errors.New("an empty definition: make one by sagas.Define")
 	}
-	c := &compiler{def: d, specs: map[*spec]*Node{}, names: map[string]*Node{}}
+	c := &compiler{def: d, specs: map[*spec]*Node{}, written: map[*Node]*spec{}, names: map[string]*Node{}}
 	p := c.plan()
 	if len(c.mistakes) == 0 {
 		return p, nil
@@ -99,7 +61,7 @@ func (d *Definition) Plan() (*Plan, error) {
 	slices.SortStableFunc(c.mistakes, func(a, b mistake) int { return a.order() - b.order() })
 	errs := make([]error, len(c.mistakes))
 	for i, m := range c.mistakes {
-		if m.node != nil { // now, because Seqs and Alls are named last
+		if m.node != nil { // now, because Seqs, Alls and Chooses are named last
 			m.err.Node, m.err.Kind = m.node.Name, m.node.Kind
 		}
 		errs[i] = m.err
@@ -124,6 +86,7 @@ type compiler struct {
 	mistakes []mistake
 	nodes    []*Node
 	specs    map[*spec]*Node  // where each node of the source stands in the plan
+	written  map[*Node]*spec  // the other way round, but for a node that stands twice
 	names    map[string]*Node // of the nodes that users named
 	full     bool             // the plan is beyond a bound: the walk ended early
 }
@@ -136,7 +99,7 @@ func (c *compiler) fail(source string, n *Node, format string, args ...any) {
 func (c *compiler) plan() *Plan {
 	d := c.def
 	p := &Plan{
-		Name: d.name, Version: d.version, Retention: DefaultRetention,
+		Name: d.name, Version: d.version, Retention: DefaultRetention, During: d.during, After: d.after,
 		NewData: d.data.fresh, Decode: d.data.decode, Encode: d.data.encode,
 	}
 	if why := badName(d.name); why != "" {
@@ -153,6 +116,12 @@ func (c *compiler) plan() *Plan {
 		p.Retention = *d.retention
 		c.duration(d.source, nil, "retention", p.Retention)
 	}
+	if d.during > DuringIgnore {
+		c.fail(d.source, nil, "a start during another is DuringQuarantine or DuringIgnore, not %v", d.during)
+	}
+	if d.after > AfterIgnore {
+		c.fail(d.source, nil, "a start after the end is AfterStart, AfterFailure, AfterQuarantine or AfterIgnore, not %v", d.after)
+	}
 	c.data()
 	c.start(p)
 	c.root(p)
@@ -161,10 +130,12 @@ func (c *compiler) plan() *Plan {
 	}
 	c.nameRest()
 	c.roles()
+	c.afterPivot()
 	c.loops(p)
+	c.waits(p)
 	if p.Deadline > 0 && p.Root != nil {
-		if wait := longestWait(p.Root); wait > p.Deadline {
-			c.fail(d.source, nil, "the deadline of %v cannot be met: the waits on the longest path take %v", p.Deadline, wait)
+		if wait := leastTime(p.Root); wait > p.Deadline {
+			c.fail(d.source, nil, "the deadline of %v cannot be met: its pauses take at least %v", p.Deadline, wait)
 		}
 	}
 	if len(c.mistakes) == 0 {
@@ -180,15 +151,22 @@ func (c *compiler) data() {
 	if err := encodable(t); err != nil {
 		c.fail(c.def.source, nil, "the saga's data: %v", err)
 	}
+	if forgetful(t) {
+		c.fail(c.def.source, nil, "the saga's data: %s has no exported field, so that nothing of it would be kept", t)
+	}
+}
+
+// forgetful reports whether a type holds something of which JSON keeps nothing.
+func forgetful(t reflect.Type) bool {
 	if t.Kind() != reflect.Struct || t.NumField() == 0 || marshals(t) {
-		return
+		return false
 	}
 	for i := range t.NumField() {
 		if f := t.Field(i); f.IsExported() || f.Anonymous {
-			return
+			return false
 		}
 	}
-	c.fail(c.def.source, nil, "the saga's data: %s has no exported field, so that nothing of it would be kept", t)
+	return true
 }
 
 func marshals(t reflect.Type) bool {
@@ -214,18 +192,23 @@ func (c *compiler) start(p *Plan) {
 	if source == "" { // the zero Event
 		source = s.source
 	}
-	if why := badTopic(s.plan.Topic); why != "" {
-		c.fail(source, nil, "the topic of the event that starts it %s", why)
-	}
-	if s.plan.Type != "" {
-		if why := badType(s.plan.Type); why != "" {
-			c.fail(source, nil, "the type of the event that starts it %s", why)
-		}
-	} else if s.plan.TypeOf != nil {
-		c.fail(source, nil, "TypeBy finds a type, but the event has none to compare it with")
-	}
+	c.event(source, nil, "event that starts it", &s.plan.EventPlan)
 	if err := encodable(s.event); err != nil {
 		c.fail(s.source, nil, "the event that starts it: %v", err)
+	}
+}
+
+// event checks an event that is consumed.
+func (c *compiler) event(source string, n *Node, what string, e *EventPlan) {
+	if why := badTopic(e.Topic); why != "" {
+		c.fail(source, n, "the topic of the %s %s", what, why)
+	}
+	if e.Type != "" {
+		if why := badType(e.Type); why != "" {
+			c.fail(source, n, "the type of the %s %s", what, why)
+		}
+	} else if e.TypeOf != nil {
+		c.fail(source, n, "TypeBy finds a type, but the event has none to compare it with")
 	}
 }
 
@@ -264,8 +247,8 @@ func (c *compiler) node(s *spec, parent *Node, index, depth int) *Node {
 		n.Name = first.Name
 		return n
 	}
-	c.specs[s] = n
-	if s.kind != KindSeq && s.kind != KindAll {
+	c.specs[s], c.written[n] = n, s
+	if !unnamed(s.kind) {
 		c.name(n)
 	}
 	if len(s.missing) > 0 {
@@ -275,27 +258,166 @@ func (c *compiler) node(s *spec, parent *Node, index, depth int) *Node {
 	case KindStep:
 		c.step(n, s)
 	case KindWait:
-		n.Wait = &WaitPlan{Sleep: s.wait}
-		c.duration(n.Source, n, "wait", n.Wait.Sleep)
+		c.wait(n, s)
 	case KindDo:
 		n.Do = s.do
+	case KindEmit:
+		c.emit(n, s.emit)
 	case KindAll:
-		n.OnFailure = s.onFailure
-		if s.onFailure != CancelRest && s.onFailure != LetItFinish {
-			c.fail(n.Source, n, "on failure it is CancelRest or LetItFinish, not %v", s.onFailure)
-		}
+		c.fork(n, &s.fork)
 		c.below(n, s, depth)
+		if s.fork.join == JoinSome && (s.fork.quorum < 1 || s.fork.quorum > len(s.children)) {
+			c.fail(n.Source, n, "it is done when %d branches are: that is 1 to %d, as many as it has", s.fork.quorum, len(s.children))
+		}
 	case KindSeq:
+		c.below(n, s, depth)
+	case KindChoose:
+		c.choose(n, s)
+		c.below(n, s, depth)
+	case KindRequire:
+		n.Conds = []func(any) (bool, error){s.cond}
+	case KindForEach:
+		c.fork(n, &s.fork)
+		c.most(n, s)
+		c.forEach(n, s)
+		c.below(n, s, depth)
+	case KindWhile:
+		n.Conds = []func(any) (bool, error){s.cond}
+		c.most(n, s)
+		c.below(n, s, depth)
+	case KindTry:
+		n.OnFail = s.onFail
+		if s.elses > 1 {
+			c.fail(n.Source, n, "it has %d Elses: put what they do into one Seq", s.elses)
+		}
 		c.below(n, s, depth)
 	}
 	return n
 }
 
+// unnamed are the kinds to which users give no name.
+func unnamed(k Kind) bool { return k == KindSeq || k == KindAll || k == KindChoose }
+
+func (c *compiler) wait(n *Node, s *spec) {
+	w, plan := s.wait, s.wait.plan
+	n.Wait = &plan
+	if len(s.missing) > 0 { // there is nothing to wait for
+		return
+	}
+	if w.sleep {
+		c.duration(n.Source, n, "wait", plan.Sleep)
+		return
+	}
+	source := w.declared
+	if source == "" { // the zero Event or Signal
+		source = n.Source
+	}
+	if w.within != nil {
+		plan.Within = *w.within
+		c.duration(n.Source, n, "Within", plan.Within)
+	}
+	switch {
+	case plan.Event != nil:
+		c.event(source, n, "event that it waits for", plan.Event)
+		plan.Keep = DefaultKeep
+		if w.keep != nil {
+			plan.Keep = *w.keep
+			c.duration(n.Source, n, "Keep", plan.Keep)
+		}
+	default:
+		if why := badName(plan.Signal); why != "" {
+			c.fail(source, n, "the name of its signal %s", why)
+		}
+		if plan.Key != nil {
+			c.fail(n.Source, n, "it has a By: a signal names its instance and carries no key")
+		}
+		if w.keep != nil {
+			c.fail(n.Source, n, "it has a Keep: a signal that comes early waits in the instance's queue")
+		}
+	}
+	c.payload(n.Source, n, "event or signal", w.typ)
+}
+
+func (c *compiler) emit(n *Node, e *emitSpec) {
+	plan := e.EmitPlan
+	n.Emit = &plan
+	source := e.declared
+	if source == "" { // the zero Event
+		source = n.Source
+	}
+	c.command(source, n, "event", plan.Topic, plan.Type)
+	c.payload(n.Source, n, "event", e.typ)
+}
+
+// fork checks how branches are opened and joined.
+func (c *compiler) fork(n *Node, f *forkSpec) {
+	n.OnFailure, n.Join, n.Quorum = f.onFailure, f.join, f.quorum
+	if f.onFailure != CancelRest && f.onFailure != LetItFinish {
+		c.fail(n.Source, n, "on failure it is CancelRest or LetItFinish, not %v", f.onFailure)
+	}
+	if f.joins > 1 {
+		c.fail(n.Source, n, "it has %d joins: Any, AtLeast and First exclude one another", f.joins)
+	}
+	if f.width != nil {
+		n.Width = *f.width
+		if n.Width < 1 || n.Width > MaxMost {
+			c.fail(n.Source, n, "its width is 1 to %d, not %d", MaxMost, n.Width)
+		}
+	}
+}
+
+func (c *compiler) most(n *Node, s *spec) {
+	n.Most = DefaultMost
+	if s.most == nil {
+		return
+	}
+	n.Most = *s.most
+	if n.Most < 1 || n.Most > MaxMost {
+		c.fail(n.Source, n, "its Most is 1 to %d, not %d", MaxMost, n.Most)
+	}
+}
+
+func (c *compiler) forEach(n *Node, s *spec) {
+	plan := s.each.EachPlan
+	n.Each = &plan
+	c.payload(n.Source, n, "element", s.each.item)
+	if forgetful(s.each.item) {
+		c.fail(n.Source, n, "its element: %s has no exported field, so that nothing of it would be kept", s.each.item)
+	}
+	if f := &s.fork; f.join == JoinSome && (f.quorum < 1 || f.quorum > n.Most) {
+		c.fail(n.Source, n, "it is done when %d turns are: that is 1 to %d, its Most", f.quorum, n.Most)
+	}
+}
+
+func (c *compiler) choose(n *Node, s *spec) {
+	names := map[string]string{}
+	for i, way := range s.ways {
+		switch {
+		case way == nil:
+			n.Conds, n.Cases = append(n.Conds, nil), append(n.Cases, "")
+			continue // its node is nil as well, and that is said
+		case !way.otherwise && way.cond == nil:
+			c.fail(way.source, n, "its case %q needs a condition", way.name)
+		case way.otherwise && i < len(s.ways)-1:
+			c.fail(way.source, n, "its Otherwise is not the last: what stands behind it is never taken")
+		}
+		if why := badName(way.name); why != "" {
+			c.fail(way.source, n, "the name of a case %s", why)
+		} else if first := names[way.name]; first != "" {
+			c.fail(way.source, n, "the name of the case %q is taken by the one at %s", way.name, first)
+		} else {
+			names[way.name] = way.source
+		}
+		n.Conds, n.Cases = append(n.Conds, way.cond), append(n.Cases, way.name)
+	}
+}
+
 func (c *compiler) below(n *Node, s *spec, depth int) {
-	if len(s.children) == 0 {
+	nodes := s.below()
+	if len(nodes) == 0 {
 		c.fail(n.Source, n, "there is nothing in it")
 	}
-	for i, child := range s.children {
+	for i, child := range nodes {
 		if child == nil {
 			c.fail(n.Source, n, "its node number %d is nil", i+1)
 			continue
@@ -318,11 +440,11 @@ func (c *compiler) name(n *Node) {
 	c.names[n.Name] = n
 }
 
-// nameRest names the Seqs and Alls by their kind and a number, around the names that users gave.
+// nameRest names the Seqs, Alls and Chooses by their kind and a number, around the names that users gave.
 func (c *compiler) nameRest() {
 	next := map[Kind]int{}
 	for _, n := range c.nodes {
-		if n.Kind != KindSeq && n.Kind != KindAll {
+		if !unnamed(n.Kind) {
 			continue
 		}
 		for n.Name == "" {
@@ -452,79 +574,6 @@ func (c *compiler) retry(source string, n *Node, what string, backoff, limit tim
 	slices.Sort(r.NotCodes)
 	r.NotCodes = slices.Compact(r.NotCodes)
 	return r.Retry
-}
-
-// roles checks what may stand before the pivot, and what after it. Nodes are in preorder and the pivot has
-// nothing but Seqs above it, so that an earlier node is one that runs earlier.
-func (c *compiler) roles() {
-	var pivot *Node
-	for _, n := range c.nodes {
-		if n.Step == nil || n.Step.Role != Pivot {
-			continue
-		}
-		if pivot != nil {
-			c.fail(n.Source, n, "a second pivot: the first is step %q at %s", pivot.Name, pivot.Source)
-			continue
-		}
-		pivot = n
-		for p := n.Parent; p != nil; p = p.Parent {
-			if p.Kind != KindSeq {
-				c.fail(n.Source, n, "a pivot within the %s at %s: the other branches would be neither before nor after it", p.Kind, p.Source)
-				break
-			}
-		}
-	}
-	for _, n := range c.nodes {
-		if n.Step == nil {
-			continue
-		}
-		after := pivot != nil && n.ID > pivot.ID
-		switch {
-		case n.Step.Role == Retriable && pivot == nil:
-			c.fail(n.Source, n, "it is Retriable, but the plan has no pivot: a step before the pivot can fail, so give it an Undo")
-		case n.Step.Role == Retriable && !after:
-			c.fail(n.Source, n, "it is Retriable and stands before the pivot, step %q at %s: a step there can fail, so give it an Undo", pivot.Name, pivot.Source)
-		case n.Step.Role == Compensatable && after:
-			c.fail(n.Source, n, "it stands after the pivot, step %q at %s, where nothing is undone any more: make it Retriable", pivot.Name, pivot.Source)
-		case n.Step.Role == Compensatable && n.Step.Undo == nil && !n.Step.EffectFree:
-			c.fail(n.Source, n, "it has no Undo: give it one, or mark it EffectFree if it changes nothing")
-		}
-	}
-}
-
-// loops refuses a saga whose own commands would start it again and again.
-func (c *compiler) loops(p *Plan) {
-	for _, n := range c.nodes {
-		if n.Step == nil {
-			continue
-		}
-		starts := func(topic, typ string) bool {
-			return topic != "" && topic == p.Start.Topic && (p.Start.Type == "" || p.Start.Type == typ)
-		}
-		if starts(n.Step.Topic, n.Step.Type) {
-			c.fail(n.Source, n, "its command, type %q on topic %q, would start the saga again", n.Step.Type, n.Step.Topic)
-		}
-		if u := n.Step.Undo; u != nil && starts(u.Topic, u.Type) {
-			c.fail(n.Source, n, "its undo, type %q on topic %q, would start the saga again", u.Type, u.Topic)
-		}
-	}
-}
-
-// longestWait is the least time the plan takes: the sum of a Seq's, the longest of an All's.
-func longestWait(n *Node) time.Duration {
-	var total time.Duration
-	if n.Wait != nil {
-		total = max(n.Wait.Sleep, 0)
-	}
-	for _, child := range n.Children {
-		w := longestWait(child)
-		if n.Kind == KindAll {
-			total = max(total, w)
-		} else if total += w; total < 0 {
-			total = 1<<63 - 1
-		}
-	}
-	return total
 }
 
 var (

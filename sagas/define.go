@@ -20,6 +20,8 @@ type Definition struct {
 	data          dataSpec
 	deadline      *time.Duration
 	retention     *time.Duration
+	during        During
+	after         After
 }
 
 // StartOf says what starts a saga over data T.
@@ -48,13 +50,7 @@ func StartOn[E, T any](event Event[E], fn func(E) T) StartOf[T] {
 		event:       reflect.TypeFor[E](),
 		missing:     fn == nil,
 		plan: Start{
-			EventPlan: EventPlan{
-				Topic:  event.topic,
-				Type:   event.typ,
-				TypeOf: event.typeBy,
-				Key:    reads(event.keyBy),
-				ID:     reads(event.idBy),
-			},
+			EventPlan: event.plan(),
 			Data: func(value []byte) (any, error) {
 				e, err := event.Decode(value)
 				if err != nil {
@@ -120,6 +116,22 @@ func (d *Definition) Retention(keep time.Duration) *Definition {
 	return &c
 }
 
+// During gives a definition with that policy for events that would start it again while an instance with the
+// same business key lives. Without it, they go to quarantine.
+func (d *Definition) During(policy During) *Definition {
+	c := *d
+	c.during = policy
+	return &c
+}
+
+// After gives a definition with that policy for events that would start it again once an instance with the same
+// business key has ended and is still kept, see Retention. Without it, a new instance starts.
+func (d *Definition) After(policy After) *Definition {
+	c := *d
+	c.after = policy
+	return &c
+}
+
 // Name is the definition's name.
 func (d *Definition) Name() string { return d.name }
 
@@ -142,25 +154,58 @@ func (d *Definition) DataType() reflect.Type { return d.data.typ }
 
 // StepTypes gives the types of the step of that name, for tests and tools. ok is false when there is none.
 func (d *Definition) StepTypes(step string) (types StepTypes, ok bool) {
-	budget := MaxNodes
-	var find func(s *spec) bool
-	find = func(s *spec) bool {
+	if s := d.find(func(s *spec) bool { return s.kind == KindStep && s.name == step }); s != nil {
+		return s.types, true
+	}
+	return types, false
+}
+
+// WaitType is the Go type of the event or signal that the Wait of that name takes. ok is false when there is
+// none.
+func (d *Definition) WaitType(wait string) (t reflect.Type, ok bool) {
+	if s := d.find(func(s *spec) bool { return s.kind == KindWait && !s.wait.sleep && s.name == wait }); s != nil {
+		return s.wait.typ, true
+	}
+	return nil, false
+}
+
+// SignalType is the Go type of the signal of that name. ok is false when no Wait waits for it.
+func (d *Definition) SignalType(signal string) (t reflect.Type, ok bool) {
+	if s := d.find(func(s *spec) bool {
+		return s.kind == KindWait && !s.wait.sleep && s.wait.plan.Event == nil && s.wait.plan.Signal == signal
+	}); s != nil {
+		return s.wait.typ, true
+	}
+	return nil, false
+}
+
+// EmitType is the Go type of the event that the Emit of that name makes. ok is false when there is none.
+func (d *Definition) EmitType(emit string) (t reflect.Type, ok bool) {
+	if s := d.find(func(s *spec) bool { return s.kind == KindEmit && s.name == emit }); s != nil {
+		return s.emit.typ, true
+	}
+	return nil, false
+}
+
+// find gives the first node, in the order of writing, that is what is asked for.
+func (d *Definition) find(is func(*spec) bool) *spec {
+	budget := MaxNodes // a tree that shares a part with itself can be larger than any plan
+	var find func(s *spec) *spec
+	find = func(s *spec) *spec {
 		if budget--; s == nil || budget < 0 {
-			return false
+			return nil
 		}
-		if s.kind == KindStep && s.name == step {
-			types = s.types
-			return true
+		if is(s) {
+			return s
 		}
-		for _, c := range s.children {
-			if find(c) {
-				return true
+		for _, c := range s.below() {
+			if found := find(c); found != nil {
+				return found
 			}
 		}
-		return false
+		return nil
 	}
-	ok = find(d.root)
-	return types, ok
+	return find(d.root)
 }
 
 // over is a guard against rows of one definition being given to another: a mistake of the engine, not of

@@ -27,6 +27,8 @@ var (
 	unsupported = sagas.NewCommand[chan int, func()]("payments.commands", "payments.odd")
 )
 
+func isTrue(Order) bool { return true }
+
 type secretive struct{ id string }
 
 func define(root sagas.NodeOf[Order]) *sagas.Definition {
@@ -81,14 +83,14 @@ func TestAMistakeIsNamedWithFileLineDefinitionAndNode(t *testing.T) {
 		{"zero node", define(sagas.Seq[Order](sagas.StepOf[Order]{}, hold))},
 		{"node twice", define(sagas.Seq(
 			hold,
-			sagas.Wait[Order]("pause", time.Second), hold))},
+			sagas.Sleep[Order]("pause", time.Second), hold))},
 		{"seq twice", define(sagas.Seq(pair, pair))},
 		{"name twice", define(sagas.Seq(
 			hold,
 			sagas.Do("hold", func(*Order) {})))},
 		{"no step name", define(step("").Timeout(time.Second))},
 		{"step name", define(
-			sagas.Wait[Order]("2nd", time.Second))},
+			sagas.Sleep[Order]("2nd", time.Second))},
 		{"on failure", define(sagas.All(7, hold))},
 		{"nil functions", define(sagas.Seq(
 			sagas.Step[Order]("a", capture, nil, nil).
@@ -130,7 +132,7 @@ func TestAMistakeIsNamedWithFileLineDefinitionAndNode(t *testing.T) {
 			sagas.All(sagas.CancelRest, sagas.Seq(pivot))))},
 
 		{"durations", define(sagas.Seq(
-			sagas.Wait[Order]("w", 0),
+			sagas.Sleep[Order]("w", 0),
 			sagas.Step("a", authorize, newHold, nil).Timeout(-time.Second).
 				Undo(undoHold.Timeout(time.Microsecond)))).
 			Deadline(0).Retention(-1)},
@@ -144,19 +146,101 @@ func TestAMistakeIsNamedWithFileLineDefinitionAndNode(t *testing.T) {
 			sagas.With(void, func(Order) (v Void) { return }).Retry(sagas.Jitter(2))))},
 
 		{"deadline", define(sagas.Seq(
-			sagas.Wait[Order]("a", 2*time.Hour),
+			sagas.Sleep[Order]("a", 2*time.Hour),
 			sagas.All(sagas.CancelRest,
-				sagas.Wait[Order]("b", 5*time.Hour),
-				sagas.Seq(sagas.Wait[Order]("c", 3*time.Hour), sagas.Wait[Order]("d", 3*time.Hour))), hold)).
+				sagas.Sleep[Order]("b", 5*time.Hour),
+				sagas.Seq(sagas.Sleep[Order]("c", 3*time.Hour), sagas.Sleep[Order]("d", 3*time.Hour))), hold)).
 			Deadline(8*time.Hour - 1)},
 		{"waits beyond all time", define(sagas.Seq(
-			sagas.Wait[Order]("a", 1<<62), sagas.Wait[Order]("b", 1<<62), hold)).Deadline(time.Hour)},
+			sagas.Sleep[Order]("a", 1<<62), sagas.Sleep[Order]("b", 1<<62), hold)).Deadline(time.Hour)},
 
 		{"its own command starts it", sagas.Define("shop", "1", sagas.StartOn(sagas.NewEvent[OrderPlaced]("payments.commands", ""), func(OrderPlaced) (o Order) { return }),
 			hold)},
+		{"its own event starts it", define(
+			sagas.Emit("again", orderPlaced, func(Order) (e OrderPlaced) { return }))},
+		{"during and after", define(hold).During(7).After(8)},
+
+		{"nothing to wait for", define(
+			sagas.Wait("w", sagas.Awaited[Void](nil), func(*Order, Void) {}).Within(-1))},
+		{"zero event and signal", define(sagas.Seq(
+			sagas.Wait[Order]("v", sagas.Event[Void]{}, nil),
+			sagas.Wait[Order]("w", sagas.Signal[Void]{}, nil)))},
+		{"waits", define(sagas.Seq(
+			sagas.Wait[Order]("a",
+				sagas.NewEvent[chan int]("a b", "\n"), nil).Within(0).Keep(-1),
+			sagas.Wait[Order]("b",
+				sagas.NewEvent[Void]("events", "").TypeBy(func(sagas.EventView) (string, error) { return "", nil }), nil),
+			sagas.Wait[Order]("c",
+				sagas.NewSignal[func()]("Go!"), nil),
+			sagas.Wait("d",
+				sagas.Approval(""), func(*Order, sagas.Decision) {}).By(func(Order) string { return "" }).Keep(time.Hour)))},
+		{"a wait beyond the deadline", define(
+			sagas.Wait("w", nudge, func(*Order, string) {}).Within(time.Hour + 1)).Deadline(time.Hour)},
+		{"waits that disagree", define(sagas.Seq(
+			sagas.Wait[Order]("a", paid, nil),
+			sagas.Wait[Order]("b", sagas.NewEvent[Void]("payments", "payment.received"), nil),
+			sagas.Wait[Order]("c", paid.
+				KeyBy(func(p Paid) string { return p.Purchase }), nil),
+			sagas.Wait[Order]("d", nudge, nil),
+			sagas.Wait[Order]("e", sagas.NewSignal[int]("nudge"), nil),
+			sagas.Wait[Order]("f", paid, nil)))},
+		{"emit", define(sagas.Seq(
+			sagas.Emit[Order]("a", paid, nil),
+			sagas.Emit("b",
+				sagas.NewEvent[chan int]("a b", ""), func(Order) (c chan int) { return }).Key(nil),
+			sagas.Emit("c", sagas.Event[Paid]{}, func(Order) (p Paid) { return })))},
+
+		{"joins", define(sagas.Seq(
+			sagas.All(sagas.CancelRest, step("a")).AtLeast(2),
+			sagas.All(sagas.CancelRest, step("b")).AtLeast(0),
+			sagas.All(sagas.CancelRest, step("c")).Any().First(),
+			sagas.FirstOf[Order](),
+			sagas.FirstOf(step("d")).Width(0)))},
+		{"choose", define(sagas.Seq(
+			sagas.Choose[Order](),
+			sagas.Choose(
+				sagas.When("a", nil, sagas.NodeOf[Order](step("a"))),
+				sagas.Otherwise(sagas.NodeOf[Order](step("b"))),
+				sagas.When("a", isTrue, sagas.NodeOf[Order](step("c"))),
+				sagas.When("A", isTrue, sagas.NodeOf[Order](step("d"))),
+				sagas.When("e", isTrue, nothing),
+				sagas.CaseOf[Order]{}),
+			sagas.Choose(sagas.Otherwise(step("f")), sagas.Otherwise(step("g")))))},
+		{"no condition", define(sagas.Seq(
+			sagas.Require[Order]("a", nil),
+			sagas.While("b", nil, nothing)))},
+		{"loops", define(sagas.Seq(
+			sagas.While("a", isTrue, sagas.NodeOf[Order](step("a1"))).Most(0),
+			sagas.While("b", isTrue, sagas.NodeOf[Order](step("b1"))).Most(1000001),
+			sagas.ForEach("c", nil, sagas.NodeOf[sagas.Each[Order, chan int]](nil)).Most(-1).Width(-1).OnFailure(9),
+			sagas.ForEach("d", func(Order) []secretive { return nil }, sagas.Do("d1", func(*sagas.Each[Order, secretive]) {})).Most(3).AtLeast(4)))},
+		{"a name twice, in a loop", define(sagas.Seq(step("a"),
+			sagas.ForEach("b", func(Order) []int { return nil }, sagas.Do("a", func(*sagas.Each[Order, int]) {}))))},
+		{"try", define(sagas.Seq(
+			sagas.Try("a", nothing),
+			sagas.Try("b", step("b1")).Else(nothing),
+			sagas.Try("c", step("c1")).Else(step("c2")).Else(step("c3")).OnFailure(nil)))},
+		{"zero nodes", define(sagas.Seq[Order](sagas.AllOf[Order]{}.Any().Width(1), sagas.TryOf[Order]{}.Else(hold), sagas.WaitOf[Order]{}.Keep(1),
+			sagas.ForEachOf[Order]{}.First(), sagas.WhileOf[Order]{}.Most(1), sagas.ChooseOf[Order]{}, sagas.EmitOf[Order]{}.Key(nil), sagas.SleepOf[Order]{}))},
+		{"no undo in a loop, a choice and a try", define(sagas.Seq(
+			sagas.While("w", isTrue, sagas.Step("a", authorize, newHold, nil)),
+			sagas.Choose(sagas.When("x", isTrue, sagas.Step("b", authorize, newHold, nil))),
+			sagas.Try("t", sagas.Step("c", authorize, newHold, nil)).Else(sagas.Step("d", authorize, newHold, nil))))},
+		{"pivots where none may be", define(
+			sagas.Choose(sagas.When("x", isTrue, pivot), sagas.When("y", isTrue, sagas.Seq(step("y")))))},
+		{"pivot in a loop", define(sagas.While("w", isTrue, pivot))},
+		{"pivot in a try", define(sagas.Try("t", sagas.Seq(pivot)))},
+		{"undoing after the pivot", define(sagas.Seq(pivot,
+			sagas.Try("a", sagas.Seq(step("free").Retriable(), tell)),
+			sagas.FirstOf(sagas.Step("b", notify, newNotice, nil).Retriable(), sagas.Sleep[Order]("c", time.Hour)),
+			sagas.ForEach("d", func(Order) []int { return nil }, sagas.Step("e", notify, func(sagas.Each[Order, int]) (n Notify) { return }, nil).Retriable()).Any()))},
+		{"failing after the pivot", define(sagas.Seq(pivot,
+			sagas.Require("a", isTrue),
+			sagas.Wait[Order]("b", nudge, nil).Within(time.Hour),
+			sagas.Try("c", sagas.Require("fine", isTrue)).Else(sagas.Require("d", isTrue))))},
 		{"mistakes in order", define(sagas.Seq(
 			sagas.Step("no-undo", authorize, newHold, nil),
-			sagas.Wait[Order]("short", 0),
+			sagas.Sleep[Order]("short", 0),
 			sagas.Step("no-undo-either", authorize, newHold, nil))).Deadline(-1)},
 		{"too deep", define(deep(101))},
 		{"too large", define(wide(sagas.MaxNodes))},
@@ -223,10 +307,25 @@ func TestEveryConstructorNamesItsOwnLine(t *testing.T) {
 					sagas.With( // With
 						capture, (func(Order) Capture)(nil))),
 			sagas.All[Order](sagas.CancelRest), // All
-			sagas.Wait[Order]("b", 0),          // Wait
-			sagas.Do[Order]("c", nil)))         // Do
+			sagas.Sleep[Order]("b", 0),         // Sleep
+			sagas.Do[Order]("c", nil),          // Do
+			sagas.Wait[Order]("d", // Wait
+				sagas.NewSignal[int](""), nil).Keep(0), // NewSignal
+			sagas.Wait[Order]("e",
+				sagas.Approval(""), nil), // Approval
+			sagas.Emit[Order]("f", orderPlaced, nil),       // Emit
+			sagas.FirstOf[Order](),                         // FirstOf
+			sagas.Choose[Order](),                          // Choose
+			sagas.Choose(sagas.When("g", nil, step("g1"))), // When
+			sagas.Choose(sagas.Otherwise[Order](step("h1")), // Otherwise
+				sagas.Otherwise[Order](step("h2"))),
+			sagas.Require[Order]("i", nil),                                            // Require
+			sagas.ForEach("j", nil, sagas.Do("j1", func(*sagas.Each[Order, int]) {})), // ForEach
+			sagas.While("k", nil, step("k1")),                                         // While
+			sagas.Try("l", nothing)))                                                  // Try
 	_, err := def.Plan()
-	for _, constructor := range []string{"StartOn", "NewEvent", "Seq", "Step", "NewCommand", "With", "All", "Wait", "Do"} {
+	for _, constructor := range []string{"StartOn", "NewEvent", "Seq", "Step", "NewCommand", "With", "All", "Sleep", "Do",
+		"Wait", "NewSignal", "Approval", "Emit", "FirstOf", "Choose", "When", "Otherwise", "Require", "ForEach", "While", "Try"} {
 		if at := place(t, "// "+constructor+"\n"); constructor != "Step" && !strings.Contains(err.Error(), at+": ") {
 			t.Errorf("no mistake is named at %s, %s, but:\n%v", constructor, at, err)
 		}
@@ -253,7 +352,7 @@ func deep(levels int) sagas.NodeOf[Order] {
 func wide(children int) sagas.NodeOf[Order] {
 	nodes := make([]sagas.NodeOf[Order], children)
 	for i := range nodes {
-		nodes[i] = sagas.Wait[Order](fmt.Sprintf("w-%d", i), time.Second)
+		nodes[i] = sagas.Sleep[Order](fmt.Sprintf("w-%d", i), time.Second)
 	}
 	return sagas.Seq(nodes...)
 }

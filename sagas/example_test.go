@@ -62,7 +62,7 @@ var PlaceOrder = sagas.Define("place-order", "1",
 				Retry(sagas.Attempts(5), sagas.NotCodes("card-stolen")),
 			sagas.Step("book-courier", bookCourier, func(o Order) BookCourier { return BookCourier{o.ID, o.Warehouse} }, nil).
 				Undo(sagas.With(cancelCourier, func(o Order) CancelCourier { return CancelCourier{o.ID} }))),
-		sagas.Wait[Order]("cool-off", time.Minute),
+		sagas.Sleep[Order]("cool-off", time.Minute),
 		sagas.Step("capture", capture, func(o Order) Capture { return Capture{o.ID} }, nil).Pivot(),
 		sagas.Step("notify", notify, func(o Order) Notify { return Notify{o.ID} }, nil).Retriable().Retry(sagas.ForEver()),
 	)).Deadline(24 * time.Hour)

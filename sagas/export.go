@@ -2,6 +2,7 @@ package sagas
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -10,37 +11,62 @@ import (
 // hash is the first eight bytes of the SHA-256 of this text, and comparing two exports line by line shows
 // how two plans of one version differ.
 //
-// The format, version 1, is lines that end with a newline. Names, versions, topics, types and error codes
-// are quoted as in Go, durations are printed as in Go, numbers in the shortest way that reads back the same.
+// The format is lines that end with a newline. Names, versions, topics, types and error codes are quoted as in
+// Go, durations are printed as in Go, numbers in the shortest way that reads back the same. What is marked 2
+// belongs to version 2 of the format, and a plan without any of it is printed as version 1: its hash stays what
+// it was when there was no other.
 //
-//	skald-plan 1
+//	skald-plan 1|2
 //	definition NAME version VERSION
 //	start topic TOPIC type TYPE
+//	during ignore                                   2, unless it is quarantine
+//	after failure|quarantine|ignore                 2, unless it is start
 //	deadline DURATION
 //	retention DURATION
 //
 // Then one line for each node in preorder, indented by a space for each node above it:
 //
 //	seq NAME
-//	all NAME cancel-rest|let-it-finish
+//	all NAME cancel-rest|let-it-finish JOIN
 //	wait NAME DURATION
 //	do NAME
 //	step NAME compensatable|pivot|retriable [effect-free] topic TOPIC type TYPE POLICY
+//	wait NAME event topic TOPIC type TYPE keep DURATION [within DURATION]      2
+//	wait NAME signal SIGNAL [within DURATION]                                  2
+//	emit NAME topic TOPIC type TYPE                                            2
+//	choose NAME CASE...                                                        2
+//	require NAME                                                               2
+//	for-each NAME cancel-rest|let-it-finish JOIN most N                        2
+//	while NAME most N                                                          2
+//	try NAME                                                                   2
 //
 // and below a step that has one, indented once more:
 //
 //	undo topic TOPIC type TYPE POLICY
 //
-// POLICY is
+// A CASE is when NAME or otherwise NAME, of which each has a node below; the second node below a try is its else. POLICY is
 //
 //	timeout DURATION attempts N backoff DURATION cap DURATION jitter NUMBER [not CODE,CODE...]
 //
-// with the codes in order. Functions, Go types and places in the source are not part of it: they may
-// change without a new version.
+// with the codes in order, and JOIN is nothing, or of version 2:
+//
+//	[some N|first] [width N]
+//
+// Functions, Go types and places in the source are not part of it: they may change without a new version.
 func (p *Plan) Export() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "skald-plan 1\ndefinition %q version %q\nstart topic %q type %q\ndeadline %v\nretention %v\n",
-		p.Name, p.Version, p.Start.Topic, p.Start.Type, p.Deadline, p.Retention)
+	format := 1
+	if p.During != DuringQuarantine || p.After != AfterStart || slices.ContainsFunc(p.Nodes, (*Node).isOf2) {
+		format = 2
+	}
+	fmt.Fprintf(&b, "skald-plan %d\ndefinition %q version %q\nstart topic %q type %q\n", format, p.Name, p.Version, p.Start.Topic, p.Start.Type)
+	if p.During != DuringQuarantine {
+		fmt.Fprintf(&b, "during %v\n", p.During)
+	}
+	if p.After != AfterStart {
+		fmt.Fprintf(&b, "after %v\n", p.After)
+	}
+	fmt.Fprintf(&b, "deadline %v\nretention %v\n", p.Deadline, p.Retention)
 	depth := make([]int, len(p.Nodes))
 	for i, n := range p.Nodes {
 		if n.Parent != nil {
@@ -49,10 +75,21 @@ func (p *Plan) Export() string {
 		indent := strings.Repeat(" ", depth[i])
 		fmt.Fprintf(&b, "%s%s %q", indent, n.Kind, n.Name)
 		switch n.Kind {
-		case KindAll:
+		case KindAll, KindForEach:
 			fmt.Fprintf(&b, " %s", n.OnFailure)
+			n.exportJoin(&b)
 		case KindWait:
-			fmt.Fprintf(&b, " %v", n.Wait.Sleep)
+			n.Wait.export(&b)
+		case KindEmit:
+			fmt.Fprintf(&b, " topic %q type %q", n.Emit.Topic, n.Emit.Type)
+		case KindChoose:
+			for i, name := range n.Cases {
+				word := "when"
+				if n.Conds[i] == nil {
+					word = "otherwise"
+				}
+				fmt.Fprintf(&b, " %s %q", word, name)
+			}
 		case KindStep:
 			s := n.Step
 			fmt.Fprintf(&b, " %s", s.Role)
@@ -66,9 +103,51 @@ func (p *Plan) Export() string {
 				u.Retry.export(&b)
 			}
 		}
+		if n.Kind == KindForEach || n.Kind == KindWhile {
+			fmt.Fprintf(&b, " most %d", n.Most)
+		}
 		b.WriteByte('\n')
 	}
 	return b.String()
+}
+
+// isOf2 reports whether the first version of the format cannot say what the node is.
+func (n *Node) isOf2() bool {
+	switch n.Kind {
+	case KindStep, KindSeq, KindDo:
+		return false
+	case KindAll:
+		return n.Join != JoinAll || n.Width != 0
+	case KindWait:
+		return n.Wait.Sleep == 0
+	}
+	return true
+}
+
+func (n *Node) exportJoin(b *strings.Builder) {
+	switch n.Join {
+	case JoinSome:
+		fmt.Fprintf(b, " some %d", n.Quorum)
+	case JoinFirst:
+		b.WriteString(" first")
+	}
+	if n.Width != 0 {
+		fmt.Fprintf(b, " width %d", n.Width)
+	}
+}
+
+func (w *WaitPlan) export(b *strings.Builder) {
+	switch {
+	case w.Event != nil:
+		fmt.Fprintf(b, " event topic %q type %q keep %v", w.Event.Topic, w.Event.Type, w.Keep)
+	case w.Signal != "":
+		fmt.Fprintf(b, " signal %q", w.Signal)
+	default:
+		fmt.Fprintf(b, " %v", w.Sleep)
+	}
+	if w.Within != 0 {
+		fmt.Fprintf(b, " within %v", w.Within)
+	}
 }
 
 func (r *Retry) export(b *strings.Builder) {

@@ -2,12 +2,11 @@ package sagas
 
 import (
 	"reflect"
-	"slices"
 	"time"
 )
 
-// NodeOf is a node of the plan of a saga over data T: what Step, Seq, All, Wait and Do give. It is
-// immutable, so that one may stand in the plans of several definitions.
+// NodeOf is a node of the plan of a saga over data T: what Step, Seq, All, Choose and the other constructors
+// give. It is immutable, so that one may stand in the plans of several definitions.
 type NodeOf[T any] interface {
 	// spec takes a *T only to name T, so that Seq, All and Define can infer it from their arguments.
 	spec(*T) *spec
@@ -19,10 +18,7 @@ type spec struct {
 	name     string
 	source   string
 	children []*spec
-
-	onFailure OnFailure
-	wait      time.Duration
-	do        func(any) error
+	missing  []string // what it needs and does not have
 
 	step             StepPlan
 	retry            []RetryOption
@@ -32,28 +28,32 @@ type spec struct {
 	pivot, retriable bool
 	types            StepTypes
 	cmdSource        string
-	missing          []string // what it needs and does not have
+
+	do   func(any) error
+	wait *waitSpec
+	emit *emitSpec
+	each *eachSpec
+	fork forkSpec    // of All and ForEach
+	most *int        // of loops
+	cond condition   // of Require and While
+	ways []*caseSpec // of Choose
+
+	onFail   func(any, Failure) error
+	elses    int // how often Else was called
+	elseNode *spec
 }
 
-type undoSpec struct {
-	source, cmdSource string
-	topic, typ        string
-	build             func(any) ([]byte, error)
-	timeout           time.Duration
-	retry             []RetryOption
-	command, reply    reflect.Type
-	missing           []string
-}
+// condition is of a Choose, a Require or a While.
+type condition = func(any) (bool, error)
 
-// Defaults of the policies. Attempts are counted as Retry says.
-const (
-	DefaultTimeout     = 30 * time.Second // of an attempt of a step, or of an undo
-	DefaultBackoff     = 500 * time.Millisecond
-	DefaultCap         = time.Minute
-	DefaultUndoBackoff = time.Second
-	DefaultUndoCap     = 5 * time.Minute
-	DefaultJitter      = 0.2
-)
+// forkSpec is how an All or a ForEach goes about its branches.
+type forkSpec struct {
+	onFailure OnFailure
+	join      Join
+	joins     int // how often Any, AtLeast or First was called
+	quorum    int
+	width     *int
+}
 
 func specOf[T any](n NodeOf[T]) *spec {
 	if n == nil {
@@ -70,178 +70,58 @@ func specsOf[T any](nodes []NodeOf[T]) []*spec {
 	return specs
 }
 
-// StepOf is a step of a saga over data T. Its methods give a changed step; they leave the old one alone.
-type StepOf[T any] struct{ s *spec }
-
-func (n StepOf[T]) spec(*T) *spec { return n.s }
-
-// Step sends a command and waits for its reply. build makes the command's payload from the data; onReply
-// takes the reply into the data, and may be nil when it is not needed. Both are pure: they run once, when
-// the command or the reply is decided. What they return is journaled; if one panics, its instance is
-// parked.
-//
-// A step is compensatable unless Pivot or Retriable says otherwise, and must then have an Undo or be
-// EffectFree. An attempt may take DefaultTimeout and is retried as Retry says.
-func Step[T, C, R any](name string, command Command[C, R], build func(T) C, onReply func(*T, R)) StepOf[T] {
-	s := &spec{
-		kind:      KindStep,
-		name:      name,
-		source:    caller(1),
-		timeout:   DefaultTimeout,
-		cmdSource: command.source,
-		types:     StepTypes{Command: reflect.TypeFor[C](), Reply: reflect.TypeFor[R]()},
-		step:      StepPlan{Topic: command.topic, Type: command.typ, Build: builds(build)},
+// with gives a changed copy. The zero node stays what it is: Plan says that there is none.
+func (s *spec) with(change func(*spec)) *spec {
+	if s == nil {
+		return nil
 	}
-	if build == nil {
-		s.missing = append(s.missing, "a function for its command's payload")
-	}
-	if onReply != nil {
-		s.step.OnReply = func(data any, reply []byte) error {
-			d, err := over[T](data)
-			if err != nil {
-				return err
-			}
-			var r R
-			if err := decodeReply(reply, &r); err != nil {
-				return err
-			}
-			onReply(d, r)
-			return nil
-		}
-	}
-	return StepOf[T]{s}
+	c := *s
+	change(&c)
+	return &c
 }
 
-func builds[T, C any](build func(T) C) func(any) ([]byte, error) {
-	return func(data any) ([]byte, error) {
+// below are the nodes in it, nil for one that is missing.
+func (s *spec) below() []*spec {
+	nodes := s.children
+	for _, way := range s.ways {
+		if way != nil {
+			nodes = append(nodes, way.node)
+		} else {
+			nodes = append(nodes, nil)
+		}
+	}
+	if s.elses > 0 {
+		nodes = append(nodes[:len(nodes):len(nodes)], s.elseNode)
+	}
+	return nodes
+}
+
+// conditionOf makes a user's condition one that the engine can call; nil stays nil.
+func conditionOf[T any](cond func(T) bool) condition {
+	if cond == nil {
+		return nil
+	}
+	return func(data any) (bool, error) {
 		d, err := over[T](data)
 		if err != nil {
-			return nil, err
+			return false, err
 		}
-		return encodeJSON(build(*d))
+		return cond(*d), nil
 	}
 }
 
-func (n StepOf[T]) with(change func(*spec)) StepOf[T] {
-	var c spec
-	if n.s != nil {
-		c = *n.s
-	} else { // the zero StepOf: it has no name, and Plan says so
-		c = spec{kind: KindStep, source: caller(2), timeout: DefaultTimeout}
+// keyOf makes a function that gives a key one that the engine can call; nil stays nil.
+func keyOf[T any](key func(T) string) func(any) (string, error) {
+	if key == nil {
+		return nil
 	}
-	change(&c)
-	return StepOf[T]{&c}
-}
-
-// Undo says how the step is compensated. The undo goes to the topic of the step's command, so that the two
-// stay in order, and the data it is built from may lack the step's reply: choose ids beforehand.
-func (n StepOf[T]) Undo(undo UndoOf[T]) StepOf[T] {
-	return n.with(func(s *spec) {
-		s.undo, s.undos = undo.u, s.undos+1
-		if undo.u != nil {
-			s.types.UndoCommand, s.types.UndoReply = undo.u.command, undo.u.reply
+	return func(data any) (string, error) {
+		d, err := over[T](data)
+		if err != nil {
+			return "", err
 		}
-	})
-}
-
-// Timeout is how long one attempt may take before its outcome counts as unknown; at least a millisecond.
-func (n StepOf[T]) Timeout(d time.Duration) StepOf[T] {
-	return n.with(func(s *spec) { s.timeout = d })
-}
-
-// Retry sets the policy of the step's attempts. What is left out keeps its default: the attempts of the
-// role (see Retry.Attempts), DefaultBackoff, DefaultCap, DefaultJitter.
-func (n StepOf[T]) Retry(options ...RetryOption) StepOf[T] {
-	return n.with(func(s *spec) { s.retry = slices.Concat(s.retry, options) })
-}
-
-// EffectFree says that the step changes nothing in the world: it needs no undo, and none is ever owed.
-func (n StepOf[T]) EffectFree() StepOf[T] {
-	return n.with(func(s *spec) { s.step.EffectFree = true })
-}
-
-// Pivot makes the step the point of no return: if it fails the saga compensates, once it is done the saga
-// only goes forward. A plan has at most one, and not within an All.
-func (n StepOf[T]) Pivot() StepOf[T] { return n.with(func(s *spec) { s.pivot = true }) }
-
-// Retriable says that the step succeeds if it is tried often enough. Every step after the pivot is
-// retriable, and none before it.
-func (n StepOf[T]) Retriable() StepOf[T] { return n.with(func(s *spec) { s.retriable = true }) }
-
-// UndoOf is the compensation of a step of a saga over data T. Its methods give a changed one.
-type UndoOf[T any] struct{ u *undoSpec }
-
-// With compensates by a command; build makes its payload from the data. It is built together with the
-// command it undoes, and again when that one's reply arrives; it is pure. Only a step of a saga over the
-// same T takes it.
-func With[T, C, R any](command Command[C, R], build func(T) C) UndoOf[T] {
-	u := &undoSpec{
-		source:    caller(1),
-		cmdSource: command.source,
-		topic:     command.topic,
-		typ:       command.typ,
-		build:     builds(build),
-		timeout:   DefaultTimeout,
-		command:   reflect.TypeFor[C](),
-		reply:     reflect.TypeFor[R](),
+		return key(*d), nil
 	}
-	if build == nil {
-		u.missing = append(u.missing, "a function for its undo's payload")
-	}
-	return UndoOf[T]{u}
-}
-
-func (n UndoOf[T]) with(change func(*undoSpec)) UndoOf[T] {
-	if n.u == nil { // Undo(UndoOf[T]{}): Plan says so
-		return n
-	}
-	c := *n.u
-	change(&c)
-	return UndoOf[T]{&c}
-}
-
-// Timeout is how long one attempt of the undo may take; at least a millisecond.
-func (n UndoOf[T]) Timeout(d time.Duration) UndoOf[T] {
-	return n.with(func(u *undoSpec) { u.timeout = d })
-}
-
-// Retry sets the policy of the undo's attempts. What is left out keeps its default: 20 attempts,
-// DefaultUndoBackoff, DefaultUndoCap, DefaultJitter. After the last attempt the instance is parked.
-func (n UndoOf[T]) Retry(options ...RetryOption) UndoOf[T] {
-	return n.with(func(u *undoSpec) { u.retry = slices.Concat(u.retry, options) })
-}
-
-// RetryOption is one setting of a retry policy.
-type RetryOption func(*retrySpec)
-
-type retrySpec struct {
-	Retry
-	attemptsSet, forEver bool
-}
-
-// Attempts is how often a step is tried in all, from 1 to 1,000,000.
-func Attempts(n int) RetryOption {
-	return func(r *retrySpec) { r.Attempts, r.attemptsSet, r.forEver = n, true, false }
-}
-
-// ForEver tries until there is a definite answer.
-func ForEver() RetryOption {
-	return func(r *retrySpec) { r.Attempts, r.attemptsSet, r.forEver = -1, true, true }
-}
-
-// Backoff is the delay before the second attempt, and the most that it grows to by doubling. first is at
-// least a millisecond and at most limit.
-func Backoff(first, limit time.Duration) RetryOption {
-	return func(r *retrySpec) { r.Backoff, r.Cap = first, limit }
-}
-
-// Jitter spreads each delay evenly over ± this part of itself; 0 to 1.
-func Jitter(part float64) RetryOption { return func(r *retrySpec) { r.Jitter = part } }
-
-// NotCodes names error codes that are not tried again: a reply `retry` with one of them counts as the last
-// attempt.
-func NotCodes(codes ...string) RetryOption {
-	return func(r *retrySpec) { r.NotCodes = slices.Concat(r.NotCodes, codes) }
 }
 
 // SeqOf is a sequence in a saga over data T.
@@ -252,30 +132,6 @@ func (n SeqOf[T]) spec(*T) *spec { return n.s }
 // Seq runs nodes one after the other, and compensates them in the reverse order.
 func Seq[T any](nodes ...NodeOf[T]) SeqOf[T] {
 	return SeqOf[T]{&spec{kind: KindSeq, source: caller(1), children: specsOf(nodes)}}
-}
-
-// AllOf is a fork in a saga over data T.
-type AllOf[T any] struct{ s *spec }
-
-func (n AllOf[T]) spec(*T) *spec { return n.s }
-
-// All runs nodes side by side, and is done when all of them are. When one fails, onFailure says what
-// becomes of the others. They are compensated side by side as well.
-//
-// Branches share the saga's data: a branch sees what the replies of others wrote so far.
-func All[T any](onFailure OnFailure, nodes ...NodeOf[T]) AllOf[T] {
-	return AllOf[T]{&spec{kind: KindAll, source: caller(1), onFailure: onFailure, children: specsOf(nodes)}}
-}
-
-// WaitOf is a wait in a saga over data T.
-type WaitOf[T any] struct{ s *spec }
-
-func (n WaitOf[T]) spec(*T) *spec { return n.s }
-
-// Wait lets that much time pass, at least a millisecond. Nothing in its arguments tells T, so it is
-// written out: sagas.Wait[Order]("cool-off", time.Hour).
-func Wait[T any](name string, d time.Duration) WaitOf[T] {
-	return WaitOf[T]{&spec{kind: KindWait, name: name, source: caller(1), wait: d}}
 }
 
 // DoOf is a local function in a saga over data T.
@@ -298,4 +154,39 @@ func Do[T any](name string, fn func(*T)) DoOf[T] {
 		return nil
 	}
 	return DoOf[T]{s}
+}
+
+// EmitOf is an event that a saga over data T tells the world. Its methods give a changed one.
+type EmitOf[T any] struct{ s *spec }
+
+func (n EmitOf[T]) spec(*T) *spec { return n.s }
+
+type emitSpec struct {
+	EmitPlan
+	declared string // where the event was
+	typ      reflect.Type
+}
+
+// Emit sends an event to its topic and goes on; there is no reply. build makes it of the data; it is pure and
+// runs once. An event that was emitted cannot be taken back: what others must not see of a saga that
+// compensates belongs behind the pivot.
+func Emit[T, E any](name string, event Event[E], build func(T) E) EmitOf[T] {
+	s := &spec{kind: KindEmit, name: name, source: caller(1), emit: &emitSpec{
+		EmitPlan: EmitPlan{Topic: event.topic, Type: event.typ, Build: builds(build)},
+		declared: event.source,
+		typ:      reflect.TypeFor[E](),
+	}}
+	if build == nil {
+		s.missing = append(s.missing, "a function for its event")
+	}
+	return EmitOf[T]{s}
+}
+
+// Key says what the key of the event's record is; without it, it is the saga's business key. key is pure.
+func (n EmitOf[T]) Key(key func(T) string) EmitOf[T] {
+	return EmitOf[T]{n.s.with(func(s *spec) {
+		e := *s.emit
+		e.EmitPlan.Key = keyOf(key)
+		s.emit = &e
+	})}
 }

@@ -118,8 +118,8 @@ func TestPoliciesHaveDefaults(t *testing.T) {
 }
 
 func TestADeadlineMayBeJustLongEnough(t *testing.T) {
-	plan(t, define(sagas.Seq(hold, sagas.Wait[Order]("w", time.Hour))).Deadline(time.Hour))
-	plan(t, define(sagas.Seq(hold, sagas.Wait[Order]("w", time.Hour))))
+	plan(t, define(sagas.Seq(hold, sagas.Sleep[Order]("w", time.Hour))).Deadline(time.Hour))
+	plan(t, define(sagas.Seq(hold, sagas.Sleep[Order]("w", time.Hour))))
 	plan(t, define(wide(sagas.MaxNodes-1)))
 	plan(t, define(deep(sagas.MaxDepth)))
 }
@@ -181,13 +181,13 @@ func TestTheHashTellsPlansApart(t *testing.T) {
 		"all":                   define(sagas.All(sagas.CancelRest, base().Undo(undoHold))),
 		"let it finish":         define(sagas.All(sagas.LetItFinish, base().Undo(undoHold))),
 		"do":                    define(sagas.Seq(base().Undo(undoHold), sagas.Do("d", func(*Order) {}))),
-		"wait":                  define(sagas.Seq(base().Undo(undoHold), sagas.Wait[Order]("d", time.Second))),
-		"longer wait":           define(sagas.Seq(base().Undo(undoHold), sagas.Wait[Order]("d", time.Minute))),
-		"order":                 define(sagas.Seq(sagas.Wait[Order]("d", time.Minute), base().Undo(undoHold))),
-		"the wait in a fork":    define(sagas.Seq(base().Undo(undoHold), sagas.All(sagas.CancelRest, sagas.Wait[Order]("d", time.Second)))),
-		"the wait in a seq":     define(sagas.Seq(base().Undo(undoHold), sagas.Seq(sagas.Wait[Order]("d", time.Second)))),
-		"wait beside the step":  define(sagas.Seq(sagas.All(sagas.CancelRest, base().Undo(undoHold), sagas.Wait[Order]("d", time.Second)))),
-		"wait after the branch": define(sagas.Seq(sagas.All(sagas.CancelRest, base().Undo(undoHold)), sagas.Wait[Order]("d", time.Second))),
+		"wait":                  define(sagas.Seq(base().Undo(undoHold), sagas.Sleep[Order]("d", time.Second))),
+		"longer wait":           define(sagas.Seq(base().Undo(undoHold), sagas.Sleep[Order]("d", time.Minute))),
+		"order":                 define(sagas.Seq(sagas.Sleep[Order]("d", time.Minute), base().Undo(undoHold))),
+		"the wait in a fork":    define(sagas.Seq(base().Undo(undoHold), sagas.All(sagas.CancelRest, sagas.Sleep[Order]("d", time.Second)))),
+		"the wait in a seq":     define(sagas.Seq(base().Undo(undoHold), sagas.Seq(sagas.Sleep[Order]("d", time.Second)))),
+		"wait beside the step":  define(sagas.Seq(sagas.All(sagas.CancelRest, base().Undo(undoHold), sagas.Sleep[Order]("d", time.Second)))),
+		"wait after the branch": define(sagas.Seq(sagas.All(sagas.CancelRest, base().Undo(undoHold)), sagas.Sleep[Order]("d", time.Second))),
 	} {
 		p := plan(t, d)
 		if other, taken := seen[p.Hash]; taken {

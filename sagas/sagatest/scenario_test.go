@@ -248,7 +248,7 @@ func TestAFunctionThatIsNotPureFailsTheTest(t *testing.T) {
 }
 
 func TestADefinitionWithMistakesFailsTheTest(t *testing.T) {
-	got := failure(t, sagas.Define("Bad", "1", started, sagas.Wait[Order]("w", 0)), func(*sagatest.Scenario) {})
+	got := failure(t, sagas.Define("Bad", "1", started, sagas.Sleep[Order]("w", 0)), func(*sagatest.Scenario) {})
 	if !strings.HasPrefix(got, "the definition has mistakes:\nsagatest/scenario_test.go:") {
 		t.Error(got)
 	}

@@ -61,7 +61,7 @@ var PlaceOrder = sagas.Define("place-order", "1", started,
 				Undo(sagas.With(void, func(o Order) Void { return Void{o.ID} })),
 			sagas.Step("book-courier", bookCourier, func(o Order) BookCourier { return BookCourier{o.ID, o.Warehouse} }, nil).
 				Undo(sagas.With(cancelCourier, func(o Order) CancelCourier { return CancelCourier{o.ID} }))),
-		sagas.Wait[Order]("cool-off", time.Minute),
+		sagas.Sleep[Order]("cool-off", time.Minute),
 		sagas.Step("capture", capture, func(o Order) Capture { return Capture{o.ID} }, nil).Pivot(),
 		sagas.Step("notify", notify, func(o Order) Notify { return Notify{o.ID} }, nil).Retriable(),
 	)).Deadline(24 * time.Hour)

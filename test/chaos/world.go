@@ -101,7 +101,7 @@ func newCast(app string) *cast {
 	fork := sagas.Define("fork", "1", start("fork.placed"), sagas.Seq(
 		both("reserve", reserve),
 		sagas.All(sagas.CancelRest, both("authorize", authorize), sagas.Seq(both("pick", pick), both("book", book))),
-		sagas.Wait[order]("rest", 200*time.Millisecond),
+		sagas.Sleep[order]("rest", 200*time.Millisecond),
 		step("capture", capture).Pivot().Timeout(pivotTimeout),
 		step("send", send).Retriable().Retry(sagas.ForEver())))
 	patient := sagas.Define("patient", "1", start("patient.placed"), sagas.Seq(
