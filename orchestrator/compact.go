@@ -23,6 +23,7 @@ type round struct {
 	offset     int64  // T, once acknowledged
 	cursor     []byte // the next key to look at
 	live       int64  // bytes of the rows seen so far
+	carried    int64  // and of those that were carried
 	end        uint64 // sequence of the last carry; 0: the walk is under way
 	trimming   bool
 }
@@ -63,6 +64,9 @@ func (s *Shard) compact() error {
 		err := s.journal.Trim(s.bg, r.offset)
 		s.post(func(s *Shard) error {
 			s.round, s.liveBytes = nil, r.live
+			for _, h := range s.hooks.compaction {
+				h.Compacted(s.cfg.ID, Compaction{Live: r.live, Carried: r.carried, Err: err})
+			}
 			if err != nil {
 				s.log.Warn("trimming the journal failed; it grows until the next round succeeds", "below", r.offset, "err", err)
 			} else {
@@ -112,6 +116,7 @@ func (s *Shard) walk(r *round) error {
 		carry.Rows = append(carry.Rows, events.CarriedRow{Key: append([]byte(nil), row.Key...), Due: due, Value: append([]byte(nil), value...)})
 		size += len(row.Key) + len(value)
 		total += len(row.Key) + len(value)
+		r.carried += int64(len(row.Key) + len(value))
 		if size >= carrySize {
 			flush()
 		}

@@ -41,6 +41,7 @@ type Config struct {
 	// Applied is told every accepted decision once it is applied, in order per shard, from the shard's
 	// goroutine: it must not block. It sees decisions again that are replayed from the journal's tail.
 	Applied func(shard int32, r *events.Record)
+	Hooks   []Hook // are told what happens, for telemetry; see Hook
 
 	MaxRecord    int           // bytes of a journal record; default 768 KiB; below max.message.bytes of the journal
 	MaxInFlight  int           // decisions ahead of their acknowledgement, per shard; default 4,096

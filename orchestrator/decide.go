@@ -137,21 +137,24 @@ func (s *Shard) take(in *input, m *events.Message) error {
 		taken := s.ahead.Origin(from).Has(origin.Offset) || slices.Contains(s.quarantining[from], origin.Offset)
 		if taken && !mutant.On("shard-forward-taken-twice") {
 			s.stats.duplicates.Add(1)
+			s.hooks.fate(s.cfg.ID, InputDuplicate)
 			s.log.Debug("a forward that was taken already", "at", m.Place(), "origin", original.Place())
 			return nil // delivered twice by a sender that was replaced (L7)
 		}
 		origin = s.capped(origin)
 	}
-	route, err := s.cfg.Machine.Route(&original)
+	routes, err := s.cfg.Machine.Routes(&original)
 	if err != nil {
 		return s.quarantine(in, m, &original, origin, err)
 	}
+	route := routes[0]
 	if route.Kind == events.InputNone && origin != nil {
 		// The sender knows a definition that this build does not: a rolling deployment.
 		return s.quarantine(in, m, &original, origin, &events.PoisonError{Code: events.PoisonForward, Detail: route.Reason})
 	}
 	if route.Kind == events.InputNone {
 		s.stats.skipped.Add(1)
+		s.hooks.fate(s.cfg.ID, InputSkipped)
 		s.log.Debug("skipped", "reason", route.Reason, "at", original.Place())
 		return nil
 	}
@@ -163,8 +166,12 @@ func (s *Shard) take(in *input, m *events.Message) error {
 	}
 	input := events.Input{Kind: route.Kind, Topic: m.Topic, Partition: m.Partition, Offset: m.Offset, Low: in.low(), Origin: origin}
 	var d *events.Decision
+	if len(s.hooks.accepted) > 0 {
+		s.inputTrace = events.TraceHeaders(original.Headers)
+	}
 	if route.Start != nil {
 		input.MessageID = route.Start.MessageID
+		s.hooks.traced(s.cfg.ID, route.Start)
 		d = s.cfg.Machine.Start(s.overlay, s.now(), *route.Start)
 	} else {
 		input.MessageID = events.MessageIDOf(&original)
@@ -175,6 +182,7 @@ func (s *Shard) take(in *input, m *events.Message) error {
 	}
 	if d != nil && d.Outcome == events.Ignored {
 		s.stats.ignored.Add(1)
+		s.hooks.fate(s.cfg.ID, InputIgnored)
 		s.log.Info("ignored", "reason", d.Reason, "at", original.Place(), "instance", route.Instance)
 	}
 	return s.decide(route.Instance, d, input)
@@ -220,6 +228,7 @@ func sizeOf(m *events.Message) int {
 func (s *Shard) forward(in *input, m *events.Message, to int32) error {
 	in.begin(m.Offset)
 	s.stats.forwards.Add(1)
+	s.hooks.fate(s.cfg.ID, InputForwarded)
 	f := events.WrapForward(m, events.Origin{Topic: m.Topic, Partition: m.Partition, Offset: m.Offset, Low: in.low()})
 	f.Topic, f.Partition = s.topics.Inbox(), to
 	s.sendForward(in, &f, m.Offset)
@@ -253,6 +262,7 @@ func (s *Shard) quarantine(in *input, m, original *events.Message, origin *event
 		s.openOrigin(origin)
 	}
 	s.stats.quarantined.Add(1)
+	s.hooks.fate(s.cfg.ID, InputQuarantined)
 	s.log.Warn("quarantined", "reason", reason, "at", original.Place())
 	q := events.Message{Topic: s.topics.Quarantine(), Partition: -1, Key: original.Key, Value: original.Value, Time: original.Time}
 	q.Headers = append(append(q.Headers, original.Headers...),

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/skald-io/skald/events"
 	"github.com/skald-io/skald/internal/mutant"
@@ -35,6 +36,7 @@ type topicEmits struct {
 type emission struct {
 	seq  uint64
 	done bool
+	at   time.Time // when it was sent first, for hooks
 }
 
 func (e *emitter) topic(name string) *topicEmits {
@@ -129,6 +131,9 @@ func (s *Shard) send(rec *events.Record, n int, m *events.Message) {
 	e := &emission{seq: rec.Seq}
 	t.sent = append(t.sent, e)
 	s.emits.open++
+	if len(s.hooks.emitted) > 0 {
+		e.at = time.Now()
+	}
 	m.Partition = -1
 	s.stats.commands.Add(1)
 	s.produce(rec, n, m, e)
@@ -159,6 +164,9 @@ func (s *Shard) emitted(rec *events.Record, n int, m *events.Message, e *emissio
 	s.emits.open--
 	s.emits.topics[m.Topic].settle()
 	if err == nil {
+		for _, h := range s.hooks.emitted {
+			h.Emitted(s.cfg.ID, m.Topic, time.Since(e.at))
+		}
 		return nil
 	}
 	s.log.Error("Kafka refuses a message for good", "topic", m.Topic, "instance", rec.Decision.Instance, "seq", rec.Seq, "err", err)

@@ -31,6 +31,7 @@ type Engine struct {
 	log    *slog.Logger
 	clock  func() int64
 	stats  shardStats
+	hooks  *hooks
 
 	mu         sync.Mutex
 	generation int32 // the latest one this node took part in
@@ -58,9 +59,13 @@ func New(cfg Config) (*Engine, error) {
 	if err != nil {
 		return nil, err
 	}
+	hooks, err := newHooks(c.Hooks)
+	if err != nil {
+		return nil, err
+	}
 	began := time.Now() // carries the monotonic clock: a jump of the wall clock moves nothing
 	return &Engine{
-		cfg: c, plans: plans, topics: events.Topics{App: c.App}, runners: map[int32]*runner{}, fatal: make(chan error, 1),
+		cfg: c, hooks: hooks, plans: plans, topics: events.Topics{App: c.App}, runners: map[int32]*runner{}, fatal: make(chan error, 1),
 		log:    c.Logger.With("app", c.App, "node", c.Node),
 		clock:  func() int64 { return began.UnixMilli() + time.Since(began).Milliseconds() },
 		stores: stores{dir: c.Dir, cache: c.CacheBytes, log: c.Logger},
@@ -258,14 +263,17 @@ func (e *Engine) runOn(ctx context.Context, p int32, r *runner, st store.Store) 
 	sh, err := OpenShard(ctx, ShardConfig{
 		App: e.cfg.App, ID: p, Shards: e.layout.shards, Generation: e.latestGeneration(), Node: e.cfg.Node, Build: Build(),
 		Machine: e.machine, Kafka: e.cfg.Kafka, Store: st, Inputs: e.layout.inputsOf(p), Domain: e.layout.domain, TopicIDs: e.layout.ids,
-		From: e.cfg.From, Clock: e.clock, Nonce: nonce, Logger: e.log, Applied: e.cfg.Applied, Stats: &e.stats,
+		From: e.cfg.From, Clock: e.clock, Nonce: nonce, Logger: e.log, Applied: e.cfg.Applied, Stats: &e.stats, hooks: e.hooks,
 		MaxRecord: e.cfg.MaxRecord, MaxInFlight: e.cfg.MaxInFlight, CompactAfter: e.cfg.CompactAfter, ApplyAfter: applyAfter, RowCache: int(e.cfg.CacheBytes / int64(8*e.layout.shards)), BacklogWait: e.cfg.BacklogWait,
 	})
-	if err != nil {
-		return err
+	if err == nil {
+		r.set(st, true)
+		err = sh.Run(ctx)
 	}
-	r.set(st, true)
-	return sh.Run(ctx)
+	for _, h := range e.hooks.shard {
+		h.ShardClosed(p, err)
+	}
+	return err
 }
 
 func nonce() (n events.Nonce) {

@@ -26,7 +26,10 @@ var ErrUntrusted = errors.New("the store is no prefix of the journal")
 // OpenShard restores the shard from its store and the journal's tail, claims it, and starts its inputs. On
 // an error the caller still owns the store; ErrUntrusted and ErrStoreFailed mean that it has to be discarded.
 func OpenShard(ctx context.Context, cfg ShardConfig) (*Shard, error) {
-	s := &Shard{cfg: cfg, topics: events.Topics{App: cfg.App}, store: cfg.Store, stats: cfg.Stats, log: cfg.Logger.With("shard", cfg.ID)}
+	s := &Shard{cfg: cfg, topics: events.Topics{App: cfg.App}, store: cfg.Store, stats: cfg.Stats, log: cfg.Logger.With("shard", cfg.ID), hooks: cfg.hooks}
+	if s.hooks == nil {
+		s.hooks = &hooks{}
+	}
 	s.mail.wake = make(chan struct{}, 1)
 	s.bg, s.stopBackground = context.WithCancel(context.Background())
 	s.journal = cfg.Kafka.Log(s.topics.Journal(), cfg.ID)
@@ -39,7 +42,11 @@ func OpenShard(ctx context.Context, cfg ShardConfig) (*Shard, error) {
 
 func (s *Shard) open(ctx context.Context) error {
 	began := time.Now()
-	f := follower{log: s.journal, store: s.store, logger: s.log}
+	f := follower{log: s.journal, store: s.store, logger: s.log, tell: func(read, total int64) {
+		for _, h := range s.hooks.restore {
+			h.Restoring(s.cfg.ID, read, total)
+		}
+	}}
 	if err := f.load(ctx); err != nil {
 		return err
 	}
@@ -63,6 +70,12 @@ func (s *Shard) open(ctx context.Context) error {
 	s.timers.next = next
 	if sized, ok := s.store.(interface{ Size() int64 }); ok {
 		s.liveBytes = sized.Size()
+	}
+	for _, h := range s.hooks.shard {
+		h.ShardOpened(s.cfg.ID)
+	}
+	if err := s.census(); err != nil {
+		return err
 	}
 	// What the last owner decided and may not have emitted goes out first, under the same ids (L14).
 	s.emits.last = s.applied.EmittedSeq
@@ -144,6 +157,7 @@ type follower struct {
 	round  uint64
 	until  int64 // stop before this offset; 0: at the journal's end
 	logger interface{ Info(string, ...any) }
+	tell   func(read, total int64) // nil: nobody asks
 
 	batch store.Batch
 	size  int
@@ -282,6 +296,7 @@ func (f *follower) catchUp(ctx context.Context) error {
 	}
 	total := bounds.End - f.state.Next
 	told := time.Now()
+	f.progress(bounds.End)
 	_, err = f.log.Read(ctx, f.state.Next, func(r LogRecord) error {
 		if f.until > 0 && r.Offset >= f.until {
 			return errReached
@@ -309,6 +324,7 @@ func (f *follower) catchUp(ctx context.Context) error {
 				told = time.Now()
 				f.logger.Info("restoring", "records", f.read, "offset", r.Offset, "of", bounds.End, "total", total)
 			}
+			f.progress(bounds.End)
 			return f.flush(ctx)
 		}
 		return nil
@@ -320,7 +336,15 @@ func (f *follower) catchUp(ctx context.Context) error {
 	case f.round != 0:
 		return fmt.Errorf("%w: it begins at checkpoint %d, whose last carried row is missing", journal.ErrTrimmed, f.round)
 	}
+	f.progress(f.state.Next)
 	return f.flush(ctx)
+}
+
+// progress tells how far it is, on its way to the offset end.
+func (f *follower) progress(end int64) {
+	if f.tell != nil {
+		f.tell(int64(f.read), int64(f.read)+max(end-f.state.Next, 0))
+	}
 }
 
 var errReached = errors.New("reached")

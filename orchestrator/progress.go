@@ -21,6 +21,7 @@ type progress struct {
 	at      int64 // by Clock, ms
 	trimmed int64
 	clocked int64 // when the clock was last measured
+	told    int64 // when hooks were last told the load
 }
 
 // report journals positions and emission progress within a second of their change, also when nothing is
@@ -30,6 +31,10 @@ func (s *Shard) report() {
 	if now-s.progress.trimmed >= trimEvery.Milliseconds() {
 		s.progress.trimmed = now
 		s.trimInputs()
+	}
+	if len(s.hooks.load) > 0 && now-s.progress.told >= reportEvery.Milliseconds() {
+		s.progress.told = now
+		s.tellLoad()
 	}
 	if now-s.progress.at < reportEvery.Milliseconds() || s.stopping || s.full() {
 		return

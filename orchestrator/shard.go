@@ -72,6 +72,7 @@ type ShardConfig struct {
 	Logger     *slog.Logger
 	Applied    func(shard int32, r *events.Record)
 	Stats      *shardStats
+	hooks      *hooks // nil: none
 
 	MaxRecord    int
 	MaxInFlight  int
@@ -106,6 +107,9 @@ type Shard struct {
 	claimedAt int64 // by Clock
 	skew      int64 // broker time minus Clock, as a lower bound (L11)
 
+	hooks      *hooks          // never nil
+	inputTrace []events.Header // of the input that is being decided, for hooks
+
 	emits     emitter
 	timers    timers
 	round     *round
@@ -137,6 +141,7 @@ type pending struct {
 	offset int64 // once acknowledged
 	keys   []rowID
 	purges []events.InstanceID
+	*watched
 }
 
 // mailbox is what other goroutines leave for the next turn, in order of arrival.
@@ -311,6 +316,7 @@ func (s *Shard) acknowledge(ctx context.Context, acks []ack) error {
 		}
 		s.expect, p.offset = a.offset+1, a.offset
 		accepted = append(accepted, p)
+		s.tell(&p)
 	}
 	// Emission first: it is what the world waits for, and the records are durable.
 	for i := range accepted {
@@ -399,6 +405,7 @@ func (s *Shard) append(rec *events.Record) {
 	rec.Nonce, rec.Seq, rec.Prev, rec.Time = s.nonce, s.ahead.Seq+1, s.ahead.Hash, s.now()
 	value := rec.Encode(make([]byte, 0, rec.SizeHint()))
 	p := pending{rec: rec, hash: events.HashOf(value), size: len(value)}
+	p.watched = s.watch(rec)
 	s.ahead.Apply(rec, p.hash, s.overlay)
 	p.keys, p.purges = s.overlay.takeTouched(rec.Seq)
 	s.inflight = append(s.inflight, p)

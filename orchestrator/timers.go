@@ -3,6 +3,7 @@ package orchestrator
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/skald-io/skald/events"
 	"github.com/skald-io/skald/orchestrator/machine"
@@ -44,6 +45,9 @@ func (s *Shard) fire() (more bool, err error) {
 	for _, t := range due {
 		if _, set, ok := s.overlay.Row(t.Instance, t.Row); !ok || set != t.Due {
 			continue
+		}
+		for _, h := range s.hooks.timer {
+			h.TimerFired(s.cfg.ID, time.Duration(now-t.Due)*time.Millisecond)
 		}
 		d := s.cfg.Machine.Timer(s.overlay, now, t)
 		in := events.Input{Kind: events.InputTimer, Row: t.Row, Due: t.Due, MessageID: fmt.Sprintf("timer-%s-%d", t.Instance, s.ahead.Seq+1)}
