@@ -198,6 +198,20 @@ const (
 	EmitEvent     EmitKind = 4 // a domain event of an Emit node: Key, Payload
 )
 
+func (k EmitKind) String() string {
+	switch k {
+	case EmitCommand:
+		return "command"
+	case EmitLifecycle:
+		return "lifecycle"
+	case EmitMessage:
+		return "message"
+	case EmitEvent:
+		return "event"
+	}
+	return fmt.Sprintf("emit-%d", uint8(k))
+}
+
 // Emit is a message that leaves once its record is accepted. A command is complete only with the rows of
 // its record (see Outgoing), so that its payload stands in the journal once.
 type Emit struct {

@@ -72,7 +72,7 @@ func TestEveryValueHasAName(t *testing.T) {
 		"subscribe": InboxSubscribe.String(), "unsubscribe": InboxUnsubscribe.String(), "offer": InboxOffer.String(), "taken": InboxTaken.String(), "message-0": InboxKind(0).String(), "message-7": InboxKind(7).String(),
 		"head": PartHead.String(), "history": PartHistory.String(), "part-0": Part(0).String(),
 		"applied": Applied.String(), "progress": Progressed.String(), "outcome-0": Outcome(0).String(),
-		"event": InputEvent.String(), "refused": InputRefused.String(), "input-77": InputKind(77).String(), "message": InputMessage.String(),
+		"event": InputEvent.String(), "refused": InputRefused.String(), "command": EmitCommand.String(), "lifecycle": EmitLifecycle.String(), "emit-0": EmitKind(0).String(), "input-77": InputKind(77).String(), "message": InputMessage.String(),
 		"done": ReplyDone.String(), "outcome-9": ReplyOutcome(9).String(),
 	} {
 		if got != name {

@@ -95,11 +95,28 @@ func (w *writes) Set(key []byte, due, wasDue int64, value []byte, base uint64) {
 	k := rowIDOf(id, ref)
 	if i, again := w.at[k]; again {
 		op := &w.Ops[i] // its WasDue stays: that is the timer in the store
-		op.Due, op.Value, op.Base = due, value, base
+		op.Gone, op.Due, op.Value, op.Base = false, due, value, base
 		return
 	}
 	w.at[k] = len(w.Ops)
 	w.Batch.Set(key, due, wasDue, value, base)
+}
+
+// Delete implements journal.Rows.
+func (w *writes) Delete(key []byte, wasDue int64, seq uint64) {
+	if id, ref, ok := events.ParseRowKey(key); ok {
+		k := rowIDOf(id, ref)
+		if i, again := w.at[k]; again {
+			op := &w.Ops[i]
+			op.Gone, op.Due, op.Value, op.Base = true, 0, nil, 0
+			return
+		}
+		if w.at == nil {
+			w.at = map[rowID]int{}
+		}
+		w.at[k] = len(w.Ops)
+	}
+	w.Batch.Delete(key, wasDue, seq)
 }
 
 // DeleteRange implements journal.Rows.

@@ -75,6 +75,14 @@ func TestARowThatChangesTwiceIsWrittenOnceWithTheTimerTheStoreHas(t *testing.T) 
 	if len(w.Ops) != 1 || w.Ops[0].WasDue != 5 || w.Ops[0].Due != 20 || string(w.Ops[0].Value) != "b" || w.Ops[0].Base != 2 {
 		t.Errorf("the batch is %+v, want one row that replaces the timer at 5", w.Ops)
 	}
+	w.Delete(key, 20, 3)
+	if len(w.Ops) != 1 || w.Ops[0].WasDue != 5 || !w.Ops[0].Gone {
+		t.Errorf("the batch is %+v, want one row that goes with the timer at 5", w.Ops)
+	}
+	w.Set(key, 25, 0, []byte("b"), 4)
+	if len(w.Ops) != 1 || w.Ops[0].WasDue != 5 || w.Ops[0].Gone || w.Ops[0].Due != 25 {
+		t.Errorf("the batch is %+v, want one row that replaces the timer at 5", w.Ops)
+	}
 	w.DeleteRange(events.InstanceRange(id))
 	w.Set(key, 30, 0, []byte("c"), 3)
 	deletes := slices.IndexFunc(w.Batch.Ops, func(o store.Op) bool { return o.To != nil })

@@ -136,7 +136,7 @@ func (s *Shard) walk(r *round) error {
 }
 
 // current is the row as the deciding state has it; ok is false when it needs no carry: a record above the
-// checkpoint sets or deletes it.
+// checkpoint sets, removes or deletes it.
 func (s *Shard) current(row *store.Row, checkpoint uint64) (value []byte, due int64, ok bool) {
 	id, ref, isRow := events.ParseRowKey(row.Key)
 	if !isRow {
@@ -146,7 +146,7 @@ func (s *Shard) current(row *store.Row, checkpoint uint64) (value []byte, due in
 		return nil, 0, false
 	}
 	if o, found := s.overlay.rows[rowIDOf(id, ref)]; found {
-		return o.value, o.due, o.seq < checkpoint
+		return o.value, o.due, o.seq < checkpoint && !o.gone
 	}
 	return row.Value, row.Due, true
 }

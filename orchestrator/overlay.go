@@ -17,7 +17,7 @@ type overlay struct {
 	cache  rowCache
 	err    error
 
-	touched []rowID // rows set since takeTouched
+	touched []rowID // rows set or removed since takeTouched
 	purges  []events.InstanceID
 }
 
@@ -36,6 +36,7 @@ func rowIDOf(id events.InstanceID, ref events.RowRef) rowID {
 type overlayRow struct {
 	value []byte
 	due   int64
+	gone  bool   // the record removes it
 	seq   uint64 // of the record that sets it
 }
 
@@ -50,7 +51,7 @@ func (o *overlay) Row(id events.InstanceID, ref events.RowRef) ([]byte, int64, b
 		return nil, 0, false
 	}
 	if found {
-		return r.value, r.due, true
+		return r.value, r.due, !r.gone
 	}
 	if o.err != nil {
 		return nil, 0, false
@@ -76,7 +77,18 @@ func (o *overlay) Set(key []byte, due, _ int64, value []byte, base uint64) {
 		return
 	}
 	k := rowIDOf(id, ref)
-	o.rows[k] = overlayRow{value, due, base}
+	o.rows[k] = overlayRow{value: value, due: due, seq: base}
+	o.touched = append(o.touched, k)
+}
+
+// Delete implements journal.Rows.
+func (o *overlay) Delete(key []byte, _ int64, seq uint64) {
+	id, ref, ok := events.ParseRowKey(key)
+	if !ok {
+		return
+	}
+	k := rowIDOf(id, ref)
+	o.rows[k] = overlayRow{gone: true, seq: seq}
 	o.touched = append(o.touched, k)
 }
 
@@ -113,6 +125,10 @@ func (o *overlay) settle(seq uint64, keys []rowID, purges []events.InstanceID, k
 			continue // set twice by one record, or again by a later one
 		}
 		delete(o.rows, k)
+		if r.gone {
+			o.cache.remove(k.id, k.ref())
+			continue
+		}
 		o.cache.put(k.id, k.ref(), r.value, r.due, keep)
 	}
 }

@@ -54,6 +54,12 @@ func overlayAgainstMap(t *testing.T, rng *rand.Rand, limit int) {
 		}
 		for range rng.IntN(3) {
 			k := key{k.id, anyKey().ref}
+			if rng.IntN(4) == 0 && !f.carry {
+				delete(want, k)
+				o.Delete(events.RowKey(k.id, k.ref), 0, seq)
+				f.batch.Delete(events.RowKey(k.id, k.ref), 0, seq)
+				continue
+			}
 			value := fmt.Sprint(seq)
 			if f.carry { // the row as it is
 				old, ok := want[k]

@@ -1,6 +1,10 @@
 package orchestrator
 
-import "github.com/skald-io/skald/events"
+import (
+	"slices"
+
+	"github.com/skald-io/skald/events"
+)
 
 // rowCache keeps rows of instances that were decided on lately as the store has them, so that the next
 // decision on one need not ask Pebble. It holds instances, not rows, because a purge forgets one whole. It
@@ -92,6 +96,23 @@ func (c *rowCache) charge(inst *cachedInstance, cost int) {
 	inst.cost += cost
 	if c.size += cost; c.size > c.limit/2 {
 		c.old, c.young, c.size = c.young, make(map[events.InstanceID]*cachedInstance, len(c.young)), 0
+	}
+}
+
+// remove forgets one row.
+func (c *rowCache) remove(id events.InstanceID, ref events.RowRef) {
+	inst := c.use(id)
+	if inst == nil {
+		return
+	}
+	for i := range inst.rows {
+		if r := &inst.rows[i]; r.ref == ref {
+			cost := rowOverhead + len(r.value)
+			inst.rows = slices.Delete(inst.rows, i, i+1)
+			inst.cost -= cost
+			c.size -= cost
+			return
+		}
 	}
 }
 

@@ -386,6 +386,7 @@ func (s *Shard) readBack(ctx context.Context, offset int64) error {
 type discard struct{}
 
 func (discard) Set([]byte, int64, int64, []byte, uint64) {}
+func (discard) Delete([]byte, int64, uint64)             {}
 func (discard) DeleteRange([]byte, []byte)               {}
 
 func (s *Shard) settle(p *pending) {

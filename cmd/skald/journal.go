@@ -106,6 +106,7 @@ func catJournal(ctx context.Context, s *screen, k orchestrator.Kafka, topic stri
 type noRows struct{}
 
 func (noRows) Set([]byte, int64, int64, []byte, uint64) {}
+func (noRows) Delete([]byte, int64, uint64)             {}
 func (noRows) DeleteRange([]byte, []byte)               {}
 
 // recordView is a journal record as `-o json` prints it. Fields are only ever added.
@@ -158,6 +159,7 @@ type inputView struct {
 	MessageID string `json:"message_id,omitempty"`
 	Row       string `json:"row,omitempty"`
 	Due       string `json:"due,omitempty"`
+	More      bool   `json:"more,omitempty"` // further records answer the same input
 }
 
 type entryView struct {
@@ -169,17 +171,23 @@ type entryView struct {
 	Code      string `json:"code,omitempty"`
 	Message   string `json:"message,omitempty"`
 	To        string `json:"to,omitempty"`
+	Who       string `json:"who,omitempty"`
 }
 
 type rowView struct {
 	Row   string `json:"row"`
 	Bytes int    `json:"bytes"`
 	Due   string `json:"due,omitempty"`
+	Of    string `json:"of,omitempty"`   // another entity than the decision's
+	Gone  bool   `json:"gone,omitempty"` // it is removed
 }
 
 type emitView struct {
-	Topic     string `json:"topic"`
-	Type      string `json:"type"`
+	Kind      string `json:"kind"` // command, lifecycle, message, event
+	Topic     string `json:"topic,omitempty"`
+	Type      string `json:"type,omitempty"`
+	To        string `json:"to,omitempty"` // of a message: the entity it is for
+	Bytes     int    `json:"bytes,omitempty"`
 	Step      string `json:"step,omitempty"`
 	Direction string `json:"direction,omitempty"`
 	Execution uint32 `json:"execution,omitempty"`
@@ -277,7 +285,7 @@ func viewOfProgress(p *events.Progress) progressView {
 func viewOfDecision(d *events.Decision) *decisionView {
 	v := &decisionView{Outcome: d.Outcome.String(), Reason: d.Reason, Purge: d.Purge}
 	if in := &d.Input; in.Kind != events.InputNone {
-		x := &inputView{Kind: in.Kind.String(), Low: in.Low, MessageID: in.MessageID, Due: timestamp(in.Due)}
+		x := &inputView{Kind: in.Kind.String(), Low: in.Low, MessageID: in.MessageID, Due: timestamp(in.Due), More: in.More}
 		if in.Topic != "" {
 			x.Place = fmt.Sprintf("%s/%d/%d", in.Topic, in.Partition, in.Offset)
 		}
@@ -294,7 +302,7 @@ func viewOfDecision(d *events.Decision) *decisionView {
 	}
 	for i := range d.Entries {
 		e := &d.Entries[i]
-		x := entryView{Kind: e.Kind.String(), Step: e.Step, Execution: e.Execution, Attempt: e.Attempt, Code: e.Code, Message: e.Message}
+		x := entryView{Kind: e.Kind.String(), Step: e.Step, Execution: e.Execution, Attempt: e.Attempt, Code: e.Code, Message: e.Message, Who: e.Who}
 		if e.Phase != 0 {
 			x.Direction = e.Phase.String()
 		}
@@ -305,8 +313,13 @@ func viewOfDecision(d *events.Decision) *decisionView {
 	}
 	for i := range d.Rows {
 		r := &d.Rows[i]
-		v.Rows = append(v.Rows, rowView{rowName(r.Ref), len(r.Value), timestamp(r.Due)})
-		if r.Ref.Part == events.PartHead {
+		x := rowView{Row: rowName(r.Ref), Bytes: len(r.Value), Due: timestamp(r.Due), Gone: r.Gone}
+		own := d.Whose(r) == d.Instance
+		if !own {
+			x.Of = r.Of.String()
+		}
+		v.Rows = append(v.Rows, x)
+		if r.Ref.Part == events.PartHead && own {
 			if h, err := events.DecodeHead(r.Value); err == nil {
 				v.Key, v.State = h.Key, h.State.String()
 			}
@@ -314,9 +327,17 @@ func viewOfDecision(d *events.Decision) *decisionView {
 	}
 	for i := range d.Emits {
 		e := &d.Emits[i]
-		x := emitView{Topic: e.Topic, Type: e.Type, Step: e.Step, Execution: e.Execution, Attempt: e.Attempt, Expiry: timestamp(e.Expiry)}
+		x := emitView{Kind: e.Kind.String(), Bytes: len(e.Payload), Topic: e.Topic, Type: e.Type, Step: e.Step, Execution: e.Execution, Attempt: e.Attempt, Expiry: timestamp(e.Expiry)}
 		if e.Phase != 0 {
 			x.Direction = e.Phase.String()
+		}
+		if !e.To.IsZero() {
+			x.To = e.To.String()
+		}
+		if e.Kind == events.EmitMessage && e.Type == "" {
+			if m, err := events.DecodeInboxMessage(e.Payload); err == nil {
+				x.Type = m.Kind.String()
+			}
 		}
 		v.Emits = append(v.Emits, x)
 	}
@@ -387,7 +408,7 @@ func (d *decisionView) line(b *strings.Builder) {
 	}
 	for _, e := range d.Entries {
 		fmt.Fprintf(b, " · %s", e.Kind)
-		for _, x := range []string{e.Step, e.To, e.Code} {
+		for _, x := range []string{e.Step, e.To, e.Code, e.Who} {
 			if x != "" {
 				fmt.Fprintf(b, " %s", x)
 			}
@@ -400,7 +421,11 @@ func (d *decisionView) line(b *strings.Builder) {
 		}
 	}
 	for _, e := range d.Emits {
-		fmt.Fprintf(b, " → %s %s", e.Topic, e.Type)
+		to := e.Topic
+		if e.To != "" {
+			to = e.To
+		}
+		fmt.Fprintf(b, " → %s %s", to, e.Type)
 	}
 	if d.Purge {
 		b.WriteString(" · purged")

@@ -7,6 +7,8 @@ var journalMutants = []Mutant{
 	{"journal-seq-unchecked", "L2", "a sequence may jump", Test{"orchestrator/journal", "^TestASequenceThatJumpsIsAGap$"}},
 	{"journal-hash-unchecked", "L2", "a late record of a thrown-away future is accepted", Test{"orchestrator/journal", "^TestALateRecordOfAThrownAwayFutureIsRefused$"}},
 	{"journal-high-water-mark", "L7", "origins are remembered as a high-water mark alone: what arrives out of order is dropped", Test{"orchestrator/journal", "^TestAMarkAgreesWithASet$"}},
+	{"journal-first-record-finishes", "L6", "the first of several records that answer one input finishes it", Test{"orchestrator/journal", "^TestAnInputThatSeveralRecordsAnswerIsFinishedWithTheLast$"}},
+	{"journal-row-stays", "L21", "a row that a decision removes is kept, and empty", Test{"orchestrator/journal", "^TestRowsOfOtherEntitiesAndRowsThatGoFoldAsTheRecordSays$"}},
 	{"journal-purge-ignored", "L21", "a decided purge does not remove the rows", Test{"orchestrator", "^TestAFinalInstanceIsPurgedAfterItsRetention$"}},
 }
 

@@ -21,6 +21,8 @@ func (r rows) Set(key []byte, due, _ int64, value []byte, _ uint64) {
 	r[string(key)] = fmt.Sprintf("%d:%x", due, value)
 }
 
+func (r rows) Delete(key []byte, _ int64, _ uint64) { delete(r, string(key)) }
+
 func (r rows) DeleteRange(from, to []byte) {
 	for k := range r {
 		if k >= string(from) && k < string(to) {
@@ -214,6 +216,45 @@ func TestAMarkAgreesWithASet(t *testing.T) {
 	}
 }
 
+// L6: what several records answer is finished with the last of them.
+func TestAnInputThatSeveralRecordsAnswerIsFinishedWithTheLast(t *testing.T) {
+	st := journal.NewState()
+	decide := func(more bool) {
+		st.Apply(&events.Record{Kind: events.KindDecision, Seq: st.Seq + 1, Decision: &events.Decision{Outcome: events.Applied, Instance: events.InstanceID{15: 1},
+			Input: events.Input{Kind: events.InputEvent, Topic: "t", Offset: 7, Low: 7, More: more, Origin: &events.Origin{Topic: "o", Offset: 9, Low: 9}}}}, events.Hash{}, rows{})
+	}
+	finished := func() (position, origin bool) {
+		return st.Position(journal.TP{Topic: "t"}).Has(7), st.Origin(journal.TP{Topic: "o"}).Has(9)
+	}
+	decide(true)
+	if position, origin := finished(); position || origin {
+		t.Errorf("after the first of two records: position %v, origin %v", position, origin)
+	}
+	decide(false)
+	if position, origin := finished(); !position || !origin {
+		t.Errorf("after the last record: position %v, origin %v", position, origin)
+	}
+}
+
+func TestRowsOfOtherEntitiesAndRowsThatGoFoldAsTheRecordSays(t *testing.T) {
+	a, b := events.InstanceID{15: 1}, events.InstanceID{15: 2}
+	node := func(n uint64) events.RowRef { return events.RowRef{Part: events.PartNode, N: n} }
+	st, got := journal.NewState(), rows{}
+	for _, d := range []events.Decision{
+		{Instance: a, Rows: []events.RowChange{{Ref: node(1), Value: []byte("1")}, {Ref: node(2), Due: 5, Value: []byte("2")}, {Of: b, Ref: node(1), Value: []byte("3")}}},
+		{Instance: a, Rows: []events.RowChange{{Ref: node(2), Gone: true, WasDue: 5}, {Ref: node(9), Gone: true}}},
+		// A purge takes the rows of its own instance, before rows are set, and no others.
+		{Instance: a, Purge: true, Rows: []events.RowChange{{Of: b, Ref: node(2), Value: []byte("4")}}},
+		{Instance: a, Rows: []events.RowChange{{Of: b, Ref: node(1), Gone: true}}},
+	} {
+		st.Apply(&events.Record{Kind: events.KindDecision, Seq: st.Seq + 1, Decision: &d}, events.Hash{}, got)
+	}
+	want := rows{string(events.RowKey(b, node(2))): "0:34"}
+	if !maps.Equal(got, want) {
+		t.Errorf("rows are %v, want %v", got, want)
+	}
+}
+
 func TestAStateSurvivesItsEncoding(t *testing.T) {
 	log, _ := randomLog(3)
 	st, _, _ := fold(t, log, 7)
@@ -295,12 +336,22 @@ func randomLog(seed uint64) (log [][]byte, trims []int) {
 			r = events.Record{Kind: events.KindCarry, Carry: c}
 		default:
 			id := events.InstanceID{15: byte(rng.IntN(6))}
-			d := &events.Decision{Outcome: events.Applied, Instance: id, Input: events.Input{Kind: events.InputEvent, Topic: "t", Partition: int32(rng.IntN(2)), Offset: rng.Int64N(100), Low: rng.Int64N(50),
+			d := &events.Decision{Outcome: events.Applied, Instance: id, Input: events.Input{Kind: events.InputEvent, Topic: "t", Partition: int32(rng.IntN(2)), Offset: rng.Int64N(100), Low: rng.Int64N(50), More: rng.IntN(4) == 0,
 				Origin: &events.Origin{Topic: "o", Offset: rng.Int64N(100), Low: rng.Int64N(50)}}}
 			if rng.IntN(6) == 0 {
 				d.Purge = true
 			} else {
 				d.Rows = []events.RowChange{{Ref: events.RowRef{Part: events.PartNode, N: rng.Uint64N(4)}, Value: []byte{byte(rng.IntN(250))}}}
+			}
+			if rng.IntN(4) == 0 { // a row of another entity, set or removed; also after the purge of the instance
+				r := events.RowChange{Of: events.InstanceID{15: byte(rng.IntN(6))}, Ref: events.RowRef{Part: events.PartKey, N: rng.Uint64N(2)}, Gone: rng.IntN(2) == 0}
+				if !r.Gone {
+					r.Value = []byte{byte(rng.IntN(250))}
+				}
+				d.Rows = append(d.Rows, r)
+			}
+			if rng.IntN(4) == 0 {
+				d.Rows = append(d.Rows, events.RowChange{Ref: events.RowRef{Part: events.PartNode, N: rng.Uint64N(4)}, Gone: true})
 			}
 			if rng.IntN(5) == 0 {
 				d.Progress = &events.Progress{EmittedSeq: o.st.Seq / 2, Emitted: []events.TopicProgress{{Topic: "c", Seq: o.st.Seq}}}
@@ -343,6 +394,11 @@ type ownerRows struct {
 
 func (r ownerRows) Set(key []byte, _, _ int64, value []byte, base uint64) {
 	r.base[string(key)], r.value[string(key)] = base, bytes.Clone(value)
+}
+
+func (r ownerRows) Delete(key []byte, _ int64, _ uint64) {
+	delete(r.base, string(key))
+	delete(r.value, string(key))
 }
 
 func (r ownerRows) DeleteRange(from, to []byte) {

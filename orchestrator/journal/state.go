@@ -67,6 +67,8 @@ func (v Verdict) String() string {
 // record. base is the record's sequence: the row's last full image stands there.
 type Rows interface {
 	Set(key []byte, due, wasDue int64, value []byte, base uint64)
+	// Delete removes one row, which was due at wasDue; it may not be there. seq is the record's sequence.
+	Delete(key []byte, wasDue int64, seq uint64)
 	DeleteRange(from, to []byte)
 }
 
@@ -196,9 +198,16 @@ func (s *State) decision(d *events.Decision, seq uint64, rows Rows) {
 	}
 	for i := range d.Rows {
 		r := &d.Rows[i]
-		rows.Set(events.RowKey(d.Instance, r.Ref), r.Due, r.WasDue, r.Value, seq)
+		key := events.RowKey(d.Whose(r), r.Ref)
+		if r.Gone && !mutant.On("journal-row-stays") {
+			rows.Delete(key, r.WasDue, seq)
+		} else {
+			rows.Set(key, r.Due, r.WasDue, r.Value, seq)
+		}
 	}
-	if in := &d.Input; in.Topic != "" {
+	// Of several records that answer one input the last finishes it: who continues after an earlier one takes it again,
+	// and each of its entities knows what it has had (L6).
+	if in := &d.Input; in.Topic != "" && (!in.More || mutant.On("journal-first-record-finishes")) {
 		m := s.Positions.of(TP{in.Topic, in.Partition})
 		m.Raise(in.Low)
 		m.Add(in.Offset)

@@ -46,7 +46,7 @@ func (op *Op) check() error {
 	if !logical(op.Key) {
 		return fmt.Errorf("store: %x is not the key of a logical row", op.Key)
 	}
-	if op.Due < 0 {
+	if op.Due < 0 && !op.Gone {
 		return fmt.Errorf("store: row %x: negative due time %d", op.Key, op.Due)
 	}
 	return nil

@@ -141,9 +141,12 @@ func (m *Memory) Apply(b *Batch) error {
 		m.shared = false
 	}
 	for i := range b.Ops {
-		if op := &b.Ops[i]; op.To != nil {
+		switch op := &b.Ops[i]; {
+		case op.To != nil:
 			m.view.deleteRange(op.Key, op.To)
-		} else {
+		case op.Gone:
+			m.view.remove(op.Key)
+		default:
 			m.view.set(op)
 		}
 	}
@@ -179,10 +182,14 @@ func (v *memoryView) checkDues(ops []Op) error {
 				was.due = 0
 			}
 		}
-		if was.due != 0 && was.due != op.Due && was.due != op.WasDue {
+		due := op.Due
+		if op.Gone {
+			due = 0
+		}
+		if was.due != 0 && was.due != due && was.due != op.WasDue {
 			return fmt.Errorf("store: row %x is due at %d, not at %d as the change says: its timer would stay", op.Key, was.due, op.WasDue)
 		}
-		images[string(op.Key)] = image{i, op.Due}
+		images[string(op.Key)] = image{i, due}
 	}
 	return nil
 }
@@ -200,6 +207,13 @@ func (v *memoryView) set(op *Op) {
 		t := Timer{op.Due, key}
 		i, _ := slices.BinarySearchFunc(v.timers, t, byDue)
 		v.timers = slices.Insert(v.timers, i, t)
+	}
+}
+
+func (v *memoryView) remove(key []byte) {
+	if i, ok := slices.BinarySearchFunc(v.rows, key, byKey); ok {
+		v.drop(v.rows[i].Due, key)
+		v.rows = slices.Delete(v.rows, i, i+1)
 	}
 }
 

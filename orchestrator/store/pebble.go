@@ -568,18 +568,23 @@ func (p *Pebble) fill(batch *pebble.Batch, ops []Op) (earliest int64, err error)
 			}
 			continue
 		}
-		value = appendValue(value[:0], op)
-		if err := batch.Set(op.Key, value, nil); err != nil {
+		if op.Gone {
+			err = batch.Delete(op.Key, nil)
+		} else {
+			value = appendValue(value[:0], op)
+			err = batch.Set(op.Key, value, nil)
+		}
+		if err != nil {
 			return 0, err
 		}
-		if op.WasDue > 0 && op.WasDue != op.Due && !mutant.On("store-timer-kept") {
+		if op.WasDue > 0 && (op.Gone || op.WasDue != op.Due) && !mutant.On("store-timer-kept") {
 			timer = appendTimerKey(timer[:0], op.WasDue, op.Key)
 			if err := batch.Delete(timer, nil); err != nil {
 				return 0, err
 			}
 		}
 		// Also when it did not change: a row carried into a store that never saw it says so too.
-		if op.Due != 0 {
+		if op.Due != 0 && !op.Gone {
 			timer = appendTimerKey(timer[:0], op.Due, op.Key)
 			if err := batch.Set(timer, nil, nil); err != nil {
 				return 0, err
@@ -615,7 +620,7 @@ func (p *Pebble) deleteRange(batch *pebble.Batch, from, to []byte, before []Op) 
 		return errors.Join(err, failed)
 	}
 	for i := range before {
-		if op := &before[i]; op.To == nil && inRange(op.Key, from, to) {
+		if op := &before[i]; op.To == nil && !op.Gone && inRange(op.Key, from, to) {
 			if err := remove(op.Key, op.Due); err != nil {
 				return err
 			}

@@ -58,10 +58,12 @@ type Batch struct {
 	State []byte // the new state row; nil: unchanged
 }
 
-// Op sets one row, or deletes the half-open range [Key, To) when To is not nil, timers of its rows included.
+// Op sets one row, removes it when Gone is set, or deletes the half-open range [Key, To) when To is not nil. Timers
+// go with their rows.
 type Op struct {
 	Key    []byte
 	To     []byte
+	Gone   bool // Value, Due and Base mean nothing
 	Value  []byte
 	Due    int64
 	WasDue int64 // the due time it had before: that timer is dropped
@@ -71,6 +73,12 @@ type Op struct {
 // Set adds a row's new image.
 func (b *Batch) Set(key []byte, due, wasDue int64, value []byte, base uint64) {
 	b.Ops = append(b.Ops, Op{Key: key, Value: value, Due: due, WasDue: wasDue, Base: base})
+}
+
+// Delete removes a row, which was due at wasDue; one that is not there is no error. The sequence of the
+// record that removes it is for journal.Rows.
+func (b *Batch) Delete(key []byte, wasDue int64, _ uint64) {
+	b.Ops = append(b.Ops, Op{Key: key, Gone: true, WasDue: wasDue})
 }
 
 // DeleteRange removes the rows with from <= key < to.

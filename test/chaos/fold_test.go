@@ -94,6 +94,7 @@ func lastCarry(records []events.Message) int {
 type nowhere struct{}
 
 func (nowhere) Set([]byte, int64, int64, []byte, uint64) {}
+func (nowhere) Delete([]byte, int64, uint64)             {}
 func (nowhere) DeleteRange([]byte, []byte)               {}
 
 // foldWithout loses the rows of one record.

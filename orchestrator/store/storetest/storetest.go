@@ -35,6 +35,8 @@ func Run(t *testing.T, open func(t *testing.T) store.Store) {
 		{"a timer just after the last look is seen", timerAfterLook},
 		{"a timer that is set and dropped in one batch is gone", timerSetAndDropped},
 		{"ops take effect in order", opsInOrder},
+		{"a removed row is gone with its timer", deleteRow},
+		{"a removed row may be set again", deleteAndSet},
 		{"a deleted range is gone with its timers", deleteRange},
 		{"a large range is deleted whole", deleteLargeRange},
 		{"a range over all keys spares the state", deleteEverything},
@@ -327,6 +329,50 @@ func opsInOrder(t *testing.T, s store.Store) {
 	Apply(t, s, func(b *store.Batch) {
 		b.Set(Key(1, 1), 90, 80, []byte("x"), 6)
 		b.Set(Key(1, 2), 95, 0, []byte("y"), 6)
+		b.DeleteRange(Key(1, 0), Key(1, 9))
+	})
+	wantRows(t, s, nil, nil)
+	wantTimers(t, s, 1000)
+}
+
+func deleteRow(t *testing.T, s store.Store) {
+	Apply(t, s, func(b *store.Batch) {
+		b.Set(Key(1, 1), 40, 0, []byte("one"), 1)
+		b.Set(Key(1, 2), 50, 0, []byte("two"), 1)
+		b.Set(Key(1, 3), 0, 0, []byte("three"), 1)
+	})
+	Apply(t, s, func(b *store.Batch) {
+		b.Delete(Key(1, 1), 40, 9)
+		b.Delete(Key(1, 3), 0, 9)
+		b.Delete(Key(1, 4), 0, 9) // was never there
+		b.Delete(Key(1, 5), 70, 9)
+	})
+	if _, ok, err := s.Get(Key(1, 1)); ok || err != nil {
+		t.Fatalf("a removed row: %v, %v", ok, err)
+	}
+	wantRows(t, s, nil, nil, row(Key(1, 2), "two", 50, 1))
+	wantTimers(t, s, 1000, store.Timer{Due: 50, Key: Key(1, 2)})
+	wantNextDue(t, s, 50)
+}
+
+func deleteAndSet(t *testing.T, s store.Store) {
+	Apply(t, s, func(b *store.Batch) { b.Set(Key(1, 1), 40, 0, []byte("old"), 1) })
+	Apply(t, s, func(b *store.Batch) {
+		b.Delete(Key(1, 1), 40, 9)
+		b.Set(Key(1, 1), 60, 0, []byte("new"), 2)
+		b.Set(Key(1, 2), 70, 0, []byte("gone"), 2)
+		b.Delete(Key(1, 2), 70, 9)
+	})
+	wantRows(t, s, nil, nil, row(Key(1, 1), "new", 60, 2))
+	wantTimers(t, s, 1000, store.Timer{Due: 60, Key: Key(1, 1)})
+	// The same due time as before, and a range over what went one by one.
+	Apply(t, s, func(b *store.Batch) {
+		b.Delete(Key(1, 1), 60, 9)
+		b.Set(Key(1, 1), 60, 0, []byte("again"), 3)
+	})
+	wantTimers(t, s, 1000, store.Timer{Due: 60, Key: Key(1, 1)})
+	Apply(t, s, func(b *store.Batch) {
+		b.Delete(Key(1, 1), 60, 9)
 		b.DeleteRange(Key(1, 0), Key(1, 9))
 	})
 	wantRows(t, s, nil, nil)
@@ -751,6 +797,11 @@ func (m *Model) Random(r *rand.Rand) *store.Batch {
 			due = 0
 		case 1:
 			due = 1 + r.Int64N(1000)
+		}
+		if r.IntN(6) == 0 {
+			b.Delete(key, was, 9)
+			delete(m.Rows, string(key))
+			continue
 		}
 		value := make([]byte, r.IntN(300))
 		for i := range value {

@@ -153,6 +153,9 @@ func (c *check) twice(applied map[string]bool) {
 func (c *check) endings() {
 	for _, id := range slices.SortedFunc(keys(c.instances), compareIDs) {
 		inst := c.instances[id]
+		if inst.entity {
+			continue
+		}
 		name := inst.state.String()
 		if inst.state == 0 {
 			name = "unknown"

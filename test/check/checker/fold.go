@@ -162,9 +162,23 @@ func (c *check) apply(a *accepted, rs rows, whole bool) {
 		}
 		for i := range d.Rows {
 			r := &d.Rows[i]
-			rs[string(events.RowKey(d.Instance, r.Ref))] = image{r.Due, events.HashOf(r.Value), a.rec.Seq}
-			if inst := c.instances[d.Instance]; inst != nil {
-				inst.refs[r.Ref] = true
+			id := d.Whose(r)
+			key, inst := string(events.RowKey(id, r.Ref)), c.instances[id]
+			if inst == nil && id != d.Instance {
+				inst = c.instance(id, a.shard)
+				inst.entity = entityRow(r.Ref.Part)
+			}
+			if r.Gone {
+				delete(rs, key)
+			} else {
+				rs[key] = image{r.Due, events.HashOf(r.Value), a.rec.Seq}
+			}
+			if inst != nil {
+				if r.Gone {
+					delete(inst.refs, r.Ref)
+				} else {
+					inst.refs[r.Ref] = true
+				}
 			}
 		}
 	case events.KindCarry:
@@ -188,6 +202,7 @@ func (c *check) apply(a *accepted, rs rows, whole bool) {
 			rs[string(r.Key)] = is
 			inst := c.instance(id, a.shard)
 			inst.refs[ref] = true
+			inst.entity = inst.entity || entityRow(ref.Part)
 			if !whole {
 				inst.partial = true
 			}

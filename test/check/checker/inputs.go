@@ -42,8 +42,8 @@ func (c *check) forwards() map[place]forward {
 		l := c.e.Logs[p]
 		for i := range l.Records {
 			m := &l.Records[i]
-			_, o, err := events.UnwrapForward(m)
-			if err != nil {
+			o := originOf(m)
+			if o == nil {
 				continue
 			}
 			at := place{o.Topic, o.Partition, o.Offset}
@@ -54,6 +54,21 @@ func (c *check) forwards() map[place]forward {
 		}
 	}
 	return out
+}
+
+// originOf is where a record of an inbox was first read, or decided; nil when it does not say.
+func originOf(m *events.Message) *events.Origin {
+	if _, o, ok, err := events.UnwrapMessage(m); ok {
+		if err != nil {
+			return nil
+		}
+		return o
+	}
+	_, o, err := events.UnwrapForward(m)
+	if err != nil {
+		return nil
+	}
+	return o
 }
 
 // finished is the position up to which the journal says that a partition is finished.
@@ -97,7 +112,7 @@ func (c *check) input(p Part, inboxes map[place]forward) {
 		c.report.Inputs++
 		at := place{m.Topic, m.Partition, m.Offset}
 		if inbox {
-			if _, o, err := events.UnwrapForward(m); err == nil {
+			if o := originOf(m); o != nil {
 				at = place{o.Topic, o.Partition, o.Offset}
 			}
 		}
@@ -114,11 +129,22 @@ func (c *check) input(p Part, inboxes map[place]forward) {
 			}
 			continue
 		}
-		// Several instances on the shard are one record, so one answer is all there may be; dropped repetitions
-		// of a forward may be answered as such.
+		// Each entity that it is for answers once; dropped repetitions of a forward may be answered as such.
 		var real []answer
+		by := map[events.InstanceID]int{}
+		of := func(a *answer) (id events.InstanceID) {
+			if a.rec.Decision.Input.Kind == events.InputEvent { // the rest is for one entity alone
+				id = a.rec.Decision.Instance
+			}
+			return id
+		}
+		for i := range given {
+			if !given[i].duplicate() {
+				by[of(&given[i])]++
+			}
+		}
 		for _, a := range given {
-			if !a.duplicate() {
+			if !a.duplicate() && by[of(&a)] > 1 {
 				real = append(real, a)
 			}
 		}
@@ -181,9 +207,13 @@ func instanceOf(app string, m *events.Message) string {
 // foundInputs asks that what decisions answer is there, and is what they say.
 func (c *check) foundInputs() {
 	for at, given := range c.answers {
-		m, known := c.e.at(Part{at.topic, at.partition}, at.offset)
 		for i := range given {
 			a := &given[i]
+			at := at
+			if k := a.rec.Decision.Input.Kind; k == events.InputMessage || k == events.InputAction {
+				at = a.via // it was decided, not read, where it comes from
+			}
+			m, known := c.e.at(Part{at.topic, at.partition}, at.offset)
 			if a.rec.Seq > c.settledAt[a.shard] {
 				continue
 			}

@@ -26,6 +26,8 @@ type instance struct {
 	last         accepted // the last decision about it
 	purged       bool
 	started      int
+	entity       bool // it is no saga instance: a correlation, or a business key
+	acted        bool // an operator acted on it: what its steps did is then what the operator says
 
 	refs     map[events.RowRef]bool
 	refusals map[events.RowRef]bool
@@ -90,6 +92,11 @@ func (i *instance) try(node, exec uint32, step string) *execution {
 	return x
 }
 
+// entityRow reports whether a row's part belongs to a correlation or a business key.
+func entityRow(p events.Part) bool {
+	return p == events.PartCorrelation || p == events.PartEvent || p == events.PartKey
+}
+
 // changes reports whether a decision leaves anything behind.
 func changes(d *events.Decision) bool {
 	return d.Purge || len(d.Rows) > 0 || len(d.Emits) > 0 || len(d.Entries) > 0
@@ -114,7 +121,14 @@ func (c *check) onInstance(a *accepted, rs rows, whole bool) {
 	rewritten := map[events.RowRef]int64{}
 	for i := range d.Rows {
 		r := &d.Rows[i]
+		if d.Whose(r) != d.Instance {
+			continue
+		}
+		inst.entity = inst.entity || entityRow(r.Ref.Part)
 		rewritten[r.Ref] = r.Due
+		if r.Gone {
+			continue
+		}
 		var err error
 		switch r.Ref.Part {
 		case events.PartHead:
@@ -127,8 +141,14 @@ func (c *check) onInstance(a *accepted, rs rows, whole bool) {
 		}
 	}
 	c.timer(a, inst, rs, rewritten, whole)
+	if inst.entity {
+		return // it has no states, and comes again after its purge
+	}
+	inst.acted = inst.acted || d.Input.Kind == events.InputAction
 
-	if inst.final != 0 && changes(d) && !(d.Purge && len(d.Rows) == 0 && len(d.Emits) == 0) {
+	// An action that an ended instance refuses is written down with its answer, and so is what it makes of its key.
+	answers := d.Input.Kind == events.InputAction && len(nodes) == 0 && (head == nil || head.State == inst.state)
+	if inst.final != 0 && changes(d) && !answers && !(d.Purge && len(rewritten) == 0 && len(d.Emits) == 0) {
 		a.at(c, RuleFinalAbsorbs, "", "it changes an instance that became %s at sequence %d", inst.state, inst.final)
 	}
 	if inst.purged && changes(d) {
@@ -249,7 +269,7 @@ func orNewest(execution, newest uint32) uint32 {
 
 // founded asks for the reply that a done rests on.
 func (c *check) founded(a *accepted, inst *instance, e *events.Entry, x *execution) {
-	if !c.complete {
+	if !c.complete || inst.acted {
 		return
 	}
 	n := x.attempts
