@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
+	"fmt"
 
 	"github.com/skald-io/skald/internal/mutant"
 )
@@ -146,4 +147,41 @@ func emittedTrace(id InstanceID, trace []Header) (rest []Header, traced *SagaTra
 		}
 	}
 	return rest, &t
+}
+
+// HeadView is what telemetry wants of a head at every decision. Its bytes alias the row.
+type HeadView struct {
+	Definition []byte
+	State      State
+	Started    int64 // ms since 1970
+	Ended      int64
+	Trace      []Header // with the mark: see TraceOf
+}
+
+// ViewHead reads a head, without the cost of DecodeHead.
+func ViewHead(p []byte) (v HeadView, err error) {
+	f := reader{rest: p}
+	for f.next() {
+		switch f.num {
+		case 1:
+			v.Definition = f.bytes()
+		case 5:
+			v.State = State(f.uint8())
+		case 8:
+			v.Started = f.int()
+		case 9:
+			v.Ended = f.int()
+		case 14:
+			var x Header
+			whole, err := x.decode(f.bytes())
+			f.fail(err)
+			if whole {
+				*grow(&v.Trace, &f) = x
+			}
+		}
+	}
+	if f.err != nil {
+		return HeadView{}, fmt.Errorf("instance head: %w", f.err)
+	}
+	return v, nil
 }

@@ -130,3 +130,16 @@ func TestTraceParentsAreReadAsTheW3CSays(t *testing.T) {
 		}
 	}
 }
+
+func TestAViewOfAHeadAgreesWithTheHead(t *testing.T) {
+	h := &Head{Definition: "place-order", Version: "1", Key: "k", State: Parked, ParkedIn: Running, Started: 5, Ended: 9, Code: "c",
+		Trace: MarkTraced([]Header{{HeaderBaggage, []byte("k=v")}}, FlagSampled)}
+	raw := h.Encode(nil)
+	v, err := ViewHead(raw)
+	if err != nil || string(v.Definition) != h.Definition || v.State != h.State || v.Started != 5 || v.Ended != 9 || !reflect.DeepEqual(v.Trace, h.Trace) {
+		t.Errorf("%+v %v", v, err)
+	}
+	if _, err := ViewHead(raw[:len(raw)-1]); err == nil {
+		t.Error("half a head is read")
+	}
+}

@@ -63,6 +63,9 @@ func New(cfg Config) (*Engine, error) {
 	if err != nil {
 		return nil, err
 	}
+	for _, h := range hooks.plans {
+		h.Plans(plans)
+	}
 	began := time.Now() // carries the monotonic clock: a jump of the wall clock moves nothing
 	return &Engine{
 		cfg: c, hooks: hooks, plans: plans, topics: events.Topics{App: c.App}, runners: map[int32]*runner{}, fatal: make(chan error, 1),

@@ -9,6 +9,7 @@ import (
 	"github.com/skald-io/skald/events"
 	"github.com/skald-io/skald/orchestrator/machine"
 	"github.com/skald-io/skald/orchestrator/store"
+	"github.com/skald-io/skald/sagas"
 )
 
 // Hook is told what the shards of a node do, for telemetry. It is any value with the method of at least one of
@@ -16,6 +17,11 @@ import (
 // about, unless its interface says otherwise; so calls about different shards come at the same time. It must
 // not block, must not panic, and changes nothing it is given. Without hooks nothing of this costs anything.
 type Hook any
+
+// HookPlans is told the definitions that the engine runs, once, before anything else.
+type HookPlans interface {
+	Plans(plans []*sagas.Plan)
+}
 
 // HookShard is told when a shard is opened and closed on this node.
 type HookShard interface {
@@ -135,6 +141,7 @@ type HookInstances interface {
 
 // hooks are the configured hooks by what they want. The zero value has none.
 type hooks struct {
+	plans      []HookPlans
 	shard      []HookShard
 	start      []HookStart
 	accepted   []HookAccepted
@@ -153,7 +160,7 @@ func newHooks(list []Hook) (*hooks, error) {
 	for _, x := range list {
 		known := false
 		for _, add := range []func(Hook) bool{
-			adder(&h.shard), adder(&h.start), adder(&h.accepted), adder(&h.emitted), adder(&h.input),
+			adder(&h.plans), adder(&h.shard), adder(&h.start), adder(&h.accepted), adder(&h.emitted), adder(&h.input),
 			adder(&h.timer), adder(&h.restore), adder(&h.compaction), adder(&h.load), adder(&h.instances),
 		} {
 			known = add(x) || known
@@ -242,11 +249,11 @@ func moves(d *events.Decision) bool {
 }
 
 func standingOf(head []byte) standing {
-	h, err := events.DecodeHead(head)
+	h, err := events.ViewHead(head)
 	if err != nil || h.State.Final() {
 		return standing{}
 	}
-	return standing{h.Definition, h.State}
+	return standing{string(h.Definition), h.State}
 }
 
 // tell says that a record is accepted.
