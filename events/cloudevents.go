@@ -263,7 +263,7 @@ func (a Aliases) Write(headers []Header) []Header {
 		return headers
 	}
 	names := make([]string, 0, len(a))
-	for foreign := range a {
+	for foreign := range a { // order: they are sorted next
 		names = append(names, foreign)
 	}
 	slices.Sort(names)

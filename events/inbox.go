@@ -18,10 +18,11 @@ const (
 	InboxTaken       InboxKind = 4 // an instance to a correlation: the offered event is taken
 	InboxRefused     InboxKind = 5 // an instance to a correlation: it is not
 	InboxAction      InboxKind = 6 // the API to an instance, or to a key: an operator's action, or a signal
+	InboxDenied      InboxKind = 7 // a correlation to an instance: as many wait for the key as may, and its Wait does not
 )
 
 func (k InboxKind) String() string {
-	names := [...]string{1: "subscribe", "unsubscribe", "offer", "taken", "refused", "action"}
+	names := [...]string{1: "subscribe", "unsubscribe", "offer", "taken", "refused", "action", "denied"}
 	if int(k) < len(names) && names[k] != "" {
 		return names[k]
 	}

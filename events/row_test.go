@@ -69,7 +69,7 @@ func TestEveryValueHasAName(t *testing.T) {
 		"active": NodeActive.String(), "undone": NodeUndone.String(), "closing": NodeClosing.String(), "status-0": NodeStatus(0).String(), "status-99": NodeStatus(99).String(),
 		"chosen": EntryChosen.String(), "scope": EntryScope.String(), "action": EntryAction.String(), "queued": EntryQueued.String(),
 		"queue": PartQueue.String(), "answer": PartAnswer.String(), "correlation": PartCorrelation.String(), "key": PartKey.String(),
-		"subscribe": InboxSubscribe.String(), "unsubscribe": InboxUnsubscribe.String(), "offer": InboxOffer.String(), "taken": InboxTaken.String(), "message-0": InboxKind(0).String(), "message-7": InboxKind(7).String(),
+		"subscribe": InboxSubscribe.String(), "unsubscribe": InboxUnsubscribe.String(), "offer": InboxOffer.String(), "taken": InboxTaken.String(), "message-0": InboxKind(0).String(), "denied": InboxDenied.String(), "message-8": InboxKind(8).String(),
 		"head": PartHead.String(), "history": PartHistory.String(), "part-0": Part(0).String(),
 		"applied": Applied.String(), "progress": Progressed.String(), "outcome-0": Outcome(0).String(),
 		"event": InputEvent.String(), "refused": InputRefused.String(), "command": EmitCommand.String(), "lifecycle": EmitLifecycle.String(), "emit-0": EmitKind(0).String(), "input-77": InputKind(77).String(), "message": InputMessage.String(),

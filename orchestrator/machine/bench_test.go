@@ -96,7 +96,8 @@ func BenchmarkSaga(b *testing.B) {
 	decisions := 0
 	for b.Loop() {
 		w := &world{m: m, now: epoch, rows: map[events.RowRef]cell{}}
-		route, _ := m.Route(msg)
+		routes, _ := m.Routes(msg)
+		route := routes[0]
 		w.id = route.Instance
 		keep(w, m.Start(w, w.now, *route.Start))
 		for i := uint32(1); i <= 5; i++ {

@@ -17,9 +17,11 @@ type Config struct {
 	// next; 0: DefaultFanOut.
 	MaxRecord int
 	FanOut    int
-	// Plans are the definitions it can decide for. An event starts the first plan that matches it, so the
-	// version that is to start new sagas stands before the older ones.
+	// Plans are the definitions it can decide for. Of the versions of a definition, an event starts the first
+	// that matches it, so the one that is to start new sagas stands before the older ones.
 	Plans []*sagas.Plan
+	// Aliases are the header names of services that use others than ours.
+	Aliases events.Aliases
 }
 
 // Defaults of Config.
@@ -33,7 +35,7 @@ const (
 type Machine struct {
 	cfg    Config
 	topics events.Topics
-	starts map[string][]*sagas.Plan // by topic
+	kinds  kinds
 	plans  map[planID]*sagas.Plan
 }
 
@@ -53,11 +55,10 @@ func New(cfg Config) *Machine {
 	m := &Machine{
 		cfg:    cfg,
 		topics: events.Topics{App: cfg.App},
-		starts: map[string][]*sagas.Plan{},
+		kinds:  kindsOf(cfg.Plans),
 		plans:  map[planID]*sagas.Plan{},
 	}
 	for _, p := range cfg.Plans {
-		m.starts[p.Start.Topic] = append(m.starts[p.Start.Topic], p)
 		m.plans[planID{p.Name, p.Version, p.Hash}] = p
 	}
 	return m

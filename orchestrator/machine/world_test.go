@@ -313,11 +313,12 @@ func (w *world) apply(d *events.Decision) {
 
 func (w *world) start(key, id, value string) *events.Decision {
 	w.t.Helper()
-	route, err := w.m.Route(&events.Message{Topic: "orders", Key: []byte(key), Value: []byte(value),
+	routes, err := w.m.Routes(&events.Message{Topic: "orders", Key: []byte(key), Value: []byte(value),
 		Headers: []events.Header{{Key: events.HeaderID, Value: []byte(id)}}})
 	if err != nil {
 		w.t.Fatal(err)
 	}
+	route := routes[0]
 	if route.Instance != w.id {
 		w.id, w.rows = route.Instance, map[events.RowRef]cell{} // those of another instance are out of sight
 	}

@@ -122,12 +122,12 @@ func (c *Command) deliver(outcome events.ReplyOutcome, code string, payload []by
 	if code != "" {
 		m.Headers = append(m.Headers, events.Header{Key: events.HeaderErrorCode, Value: []byte(code)})
 	}
-	route, err := s.machine.Route(&m)
+	routes, err := s.machine.Routes(&m)
 	if err != nil {
 		s.fail("the reply to %s is refused: %v", c, err)
 	}
 	s.decide(events.Input{Kind: events.InputReply, Topic: m.Topic, MessageID: "reply-" + strconv.FormatUint(s.seq+1, 10)},
-		func() *events.Decision { return s.machine.Reply(s.rows, s.now, *route.Reply) })
+		func() *events.Decision { return s.machine.Reply(s.rows, s.now, *routes[0].Reply) })
 }
 
 // Expect finds the step's command that was decided and neither expected nor answered before; of several

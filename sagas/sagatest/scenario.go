@@ -89,10 +89,12 @@ func (s *Scenario) GivenMessage(m events.Message) {
 	if m.Time == 0 {
 		m.Time = s.now
 	}
-	route, err := s.machine.Route(&m)
-	switch {
-	case err != nil:
+	routes, err := s.machine.Routes(&m)
+	if err != nil {
 		s.fail("the event is refused: %v", err)
+	}
+	route := routes[0]
+	switch {
 	case route.Kind != events.InputEvent:
 		s.fail("the event does not start the saga: %s", route.Reason)
 	case !s.instance.IsZero() && route.Instance != s.instance:
