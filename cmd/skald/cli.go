@@ -29,6 +29,7 @@ const (
 type env struct {
 	stdout, stderr       io.Writer
 	getenv               func(string) string
+	environ              func() []string // all variables, or nil
 	stdoutTTY, stderrTTY bool
 	width                func() int // of the terminal at stderr, in columns; 0: unknown
 }
@@ -148,6 +149,10 @@ func help(e *env, args []string) int {
 		fmt.Fprint(e.stdout, overview())
 		return exitOK
 	}
+	if len(args) == 1 && args[0] == "connection" {
+		fmt.Fprint(e.stdout, connectionHelp())
+		return exitOK
+	}
 	c, _, err := find(args)
 	if err != nil {
 		fmt.Fprintf(e.stderr, "skald help: %s\n\n%s", err, overview())
@@ -167,7 +172,7 @@ func overview() string {
 			fmt.Fprintf(&b, "  %-16s %s\n", commands[i].name, commands[i].summary)
 		}
 	}
-	b.WriteString("  help COMMAND     what a command does, and its flags\n\nNew here? skald dev --demo\n")
+	b.WriteString("  help COMMAND     what a command does, and its flags\n  help connection  how to reach Kafka: TLS, SASL, files, variables\n\nNew here? skald dev --demo\n")
 	return b.String()
 }
 
@@ -180,8 +185,12 @@ func usage(c *command, f *flag.FlagSet) string {
 func flagUsage(c *command, f *flag.FlagSet) string {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "Usage: skald %s %s\n", c.name, c.args)
-	header := false
+	header, more := false, false
 	f.VisitAll(func(x *flag.Flag) {
+		if _, ok := x.Value.(*settingFlag); ok {
+			more = true
+			return
+		}
 		if !header {
 			b.WriteString("\nFlags:\n")
 			header = true
@@ -202,6 +211,9 @@ func flagUsage(c *command, f *flag.FlagSet) string {
 		}
 		b.WriteByte('\n')
 	})
+	if more {
+		b.WriteString("\n`skald help connection` lists the flags and variables of TLS, SASL and time-outs.\n")
+	}
 	return b.String()
 }
 

@@ -60,7 +60,19 @@ wrong flags; 130 when --once was interrupted.`,
 		f.BoolVar(&o.calm, "calm", false, "no slowness and no crashes")
 		f.BoolVar(&o.verbose, "verbose", false, "log what the engine does, on stderr")
 		o.out = outputFlag(f)
+		conn := &connection{flags: f}
+		conn.securityFlags(f)
 		return func(ctx context.Context, e *env) error {
+			if len(o.brokers) > 0 || conn.file != "" || conn.properties != "" {
+				l, err := conn.load(e)
+				if err != nil {
+					return err
+				}
+				o.conf, o.brokers = l.Config, l.Config.Brokers
+				if _, named := l.Values["app"]; named {
+					o.app = conn.app
+				}
+			}
 			set := map[string]bool{}
 			f.Visit(func(x *flag.Flag) { set[x.Name] = true })
 			if err := o.check(set); err != nil {
@@ -85,6 +97,7 @@ type devOptions struct {
 	app, listen, dir, from    string
 	seed                      int64
 	out                       *output
+	conf                      kafka.Config // of the Kafka that is not embedded
 }
 
 func (o *devOptions) check(set map[string]bool) error {
@@ -159,24 +172,29 @@ func demo(ctx context.Context, s *screen, o *devOptions) (err error) {
 	}
 	logger := slog.New(slog.NewTextHandler(s, &slog.HandlerOptions{Level: level}))
 
-	brokers, prefix := []string(o.brokers), "order-"
-	if len(brokers) == 0 {
+	conf, prefix := o.conf, "order-"
+	if len(conf.Brokers) == 0 {
 		broker, err := startBroker(s, o.listen)
 		if err != nil {
 			return err
 		}
 		defer broker.Close()
-		brokers = []string{broker.Addr()}
+		conf.Brokers = []string{broker.Addr()}
 	} else {
 		// Orders of earlier runs are still there.
 		prefix += newRun() + "-"
 	}
-	client, err := kafka.Dial(kafka.Config{Brokers: brokers, Logger: logger})
+	conf.Logger = logger
+	reach, err := conf.ClientOpts()
+	if err != nil {
+		return err
+	}
+	client, err := kafka.Dial(conf)
 	if err != nil {
 		return err
 	}
 	defer client.Close()
-	shards, fresh, err := demoTopics(ctx, s, client, brokers, o)
+	shards, fresh, err := demoTopics(ctx, s, client, conf, o)
 	if err != nil {
 		return err
 	}
@@ -219,7 +237,7 @@ func demo(ctx context.Context, s *screen, o *devOptions) (err error) {
 		return errors.New("it ended by itself")
 	})
 	start("services", func() error {
-		return shop.Run(work, shop.Options{App: o.app, Brokers: brokers, Without: o.without, Seed: o.seed, Calm: o.calm, Logger: logger,
+		return shop.Run(work, shop.Options{App: o.app, Brokers: conf.Brokers, Reach: reach, Without: o.without, Seed: o.seed, Calm: o.calm, Logger: logger,
 			Crashed: func(service string) { s.Note("%s", s.paint(dim, service+" died; it starts again")) }})
 	})
 	if len(o.without) > 0 {

@@ -24,12 +24,15 @@ var topicsPlanCommand = command{
 	name:    "topics plan",
 	args:    "[--app NAME] [--brokers ADDR] [flags] [-o json]",
 	summary: "print the topics and ACLs that an application needs",
-	about:   "Prints what is needed and changes nothing. With --brokers it also says what is there already.\n\n" + topicsAbout,
+	about:   "Prints what is needed and changes nothing. Where a connection is named, it also says what is there already.\n\n" + topicsAbout,
 	setup: func(f *flag.FlagSet) func(context.Context, *env) error {
 		c := connectionFlags(f)
 		p := planFlags(f, c)
 		out := outputFlag(f)
 		return func(ctx context.Context, e *env) error {
+			if _, err := c.load(e); err != nil { // it may name the application
+				return err
+			}
 			plan, err := p.plan(f)
 			if err != nil {
 				return err
@@ -40,7 +43,7 @@ var topicsPlanCommand = command{
 			} else {
 				fmt.Fprint(e.stdout, plan)
 			}
-			if len(c.brokers) == 0 {
+			if !c.named(e) {
 				return nil
 			}
 			client, err := c.dial(e)
@@ -81,6 +84,9 @@ var topicsApplyCommand = command{
 		p := planFlags(f, c)
 		out := outputFlag(f)
 		return func(ctx context.Context, e *env) error {
+			if _, err := c.load(e); err != nil { // it may name the application
+				return err
+			}
 			plan, err := p.plan(f)
 			if err != nil {
 				return err
@@ -185,11 +191,11 @@ func viewOfApplied(a kafka.Applied) appliedView {
 
 // demoTopics creates what the demo needs and is missing. It gives the number of shards, and whether the
 // topic of orders is new.
-func demoTopics(ctx context.Context, s *screen, client *kafka.Client, brokers []string, o *devOptions) (shards int, fresh bool, err error) {
+func demoTopics(ctx context.Context, s *screen, client *kafka.Client, conf kafka.Config, o *devOptions) (shards int, fresh bool, err error) {
 	if _, err := client.Topics(ctx, shop.OrdersTopic); err != nil {
 		return 0, false, err // it says best that nobody answers
 	}
-	nodes, err := countBrokers(ctx, brokers)
+	nodes, err := countBrokers(ctx, conf)
 	if err != nil {
 		return 0, false, err
 	}
@@ -255,8 +261,12 @@ func warningLines(warnings []error) []string {
 	return out
 }
 
-func countBrokers(ctx context.Context, addresses []string) (int, error) {
-	client, err := kgo.NewClient(kgo.SeedBrokers(addresses...), kgo.ClientID("skald-count"))
+func countBrokers(ctx context.Context, c kafka.Config) (int, error) {
+	opts, err := c.ClientOpts()
+	if err != nil {
+		return 0, err
+	}
+	client, err := kgo.NewClient(append(opts, kgo.ClientID("skald-count"))...)
 	if err != nil {
 		return 0, err
 	}

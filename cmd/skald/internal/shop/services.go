@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kgo"
+
 	"github.com/skald-io/skald/connectors/participant"
 )
 
@@ -27,7 +29,8 @@ func TopicOf(service string) string { return service + ".commands" }
 type Options struct {
 	App     string
 	Brokers []string
-	Without []string // services that are left out
+	Reach   []kgo.Opt // TLS, authentication
+	Without []string  // services that are left out
 	Seed    int64
 	Calm    bool // no slowness and no crashes; business goes on refusing orders
 	Logger  *slog.Logger
@@ -89,7 +92,7 @@ func (s *service) run(ctx context.Context) error {
 	for lives := 0; ctx.Err() == nil; lives++ {
 		life, kill := context.WithCancel(ctx)
 		s.kill.Store(&kill)
-		p := participant.New(participant.Config{App: s.App, Brokers: s.Brokers, Name: s.name, Ledger: s.ledger, Logger: s.Logger,
+		p := participant.New(participant.Config{App: s.App, Brokers: s.Brokers, Options: s.Reach, Name: s.name, Ledger: s.ledger, Logger: s.Logger,
 			Workers: 32, Retention: time.Hour,
 			Grace: 50 * time.Millisecond, // a crash does not wait for its handlers; nor does Ctrl-C here
 		})
