@@ -15,6 +15,8 @@ const (
 	CodeTopicRecreated = "topic-recreated"
 	CodeShardCount     = "shard-count"
 	CodeNewerFormat    = "newer-format"
+	CodeNewerLevel     = "newer-level"
+	CodeDefinition     = "definition-changed"
 	CodeJournalTrimmed = "journal-trimmed"
 
 	CodeClaimLost        = "claim-lost"
@@ -24,6 +26,8 @@ const (
 	CodeStoreUntrusted   = "store-untrusted"
 	CodeStoreCorrupt     = "store-corrupt"
 	CodeStoreLocked      = "store-locked"
+
+	CodeDefinitionMissing = "definition-missing" // of inputs that wait for one
 
 	CodePositionLost    = "position-lost"    // of an input, which halts
 	CodeCorruptInstance = "corrupt-instance" // also the reason with which its inputs are ignored
@@ -40,6 +44,8 @@ func ErrorCode(err error) string {
 	}{
 		// What no retry mends comes first: an error may have wrapped another one on its way.
 		{events.ErrNewerFormat, CodeNewerFormat},
+		{ErrLevel, CodeNewerLevel},
+		{ErrDefinitionChanged, CodeDefinition},
 		{ErrTopicRecreated, CodeTopicRecreated},
 		{ErrShardCount, CodeShardCount},
 		{journal.ErrTrimmed, CodeJournalTrimmed},

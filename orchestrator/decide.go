@@ -8,6 +8,7 @@ import (
 	"github.com/skald-io/skald/events"
 	"github.com/skald-io/skald/internal/mutant"
 	"github.com/skald-io/skald/orchestrator/journal"
+	"github.com/skald-io/skald/orchestrator/machine"
 )
 
 // Bounds of what one shard holds in memory; beyond them Kafka keeps the rest.
@@ -75,6 +76,9 @@ func (s *Shard) decideAll() (more bool, err error) {
 			if err := s.take(in, in.head()); err != nil {
 				return false, err
 			}
+			if in.asking {
+				break
+			}
 			in.pop()
 		}
 		more = more || in.queued > 0 && !s.held(in)
@@ -91,7 +95,7 @@ func (s *Shard) held(in *input) bool {
 	if in.own {
 		most *= 4
 	}
-	return s.full() || len(in.open) >= maxOpen || s.emits.open >= most
+	return s.full() || in.asking || len(in.open)-len(in.waiting) >= maxOpen || len(in.waiting) >= maxWaiting || s.emits.open >= most
 }
 
 // behind reports whether a record from before the claim is undecided. Domain topics may hold a backlog of
@@ -148,8 +152,14 @@ func (s *Shard) take(in *input, m *events.Message) error {
 		return s.quarantine(in, m, &original, origin, err)
 	}
 	route := routes[0]
+	if ref, lacks := s.cfg.Meta.lacks(&original, route.Kind != events.InputNone); lacks && !mutant.On("shard-unknown-starts-passed") {
+		s.wait(in, m.Offset, origin, ref)
+		return nil
+	}
 	if route.Kind == events.InputNone && origin != nil {
-		// The sender knows a definition that this build does not: a rolling deployment.
+		if s.ask(in, m.Offset) {
+			return nil
+		}
 		return s.quarantine(in, m, &original, origin, &events.PoisonError{Code: events.PoisonForward, Detail: route.Reason})
 	}
 	if route.Kind == events.InputNone {
@@ -176,6 +186,10 @@ func (s *Shard) take(in *input, m *events.Message) error {
 	} else {
 		input.MessageID = events.MessageIDOf(&original)
 		d = s.cfg.Machine.Reply(s.overlay, s.now(), *route.Reply)
+	}
+	if d != nil && d.Outcome == machine.Waits && s.overlay.err == nil {
+		s.wait(in, m.Offset, origin, s.definitionOf(route.Instance))
+		return nil
 	}
 	if d != nil && s.overlay.err == nil && d.Outcome == events.Quarantined {
 		return s.quarantine(in, m, &original, origin, errors.New(d.Reason))

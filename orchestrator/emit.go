@@ -160,6 +160,18 @@ func (s *Shard) emitted(rec *events.Record, n int, m *events.Message, e *emissio
 		s.produce(rec, n, m, e)
 		return nil
 	}
+	var d *events.Decision
+	var id events.CommandID
+	if em := &rec.Decision.Emits[n]; err != nil && em.Kind == events.EmitCommand {
+		id = events.CommandID{Instance: rec.Decision.Instance, Node: em.Node, Execution: em.Execution, Attempt: em.Attempt, Phase: em.Phase}
+		d = s.cfg.Machine.Refused(s.overlay, s.now(), machine.Refusal{Command: id, Code: "refused", Message: events.Cut(err.Error(), events.MaxMessage)})
+		if d != nil && d.Outcome == machine.Waits && s.overlay.err == nil {
+			// Progress does not pass it, so the next owner emits it again and is refused again.
+			s.emits.open--
+			s.tellWaiting(s.definitionOf(id.Instance))
+			return nil
+		}
+	}
 	e.done = true
 	s.emits.open--
 	s.emits.topics[m.Topic].settle()
@@ -170,13 +182,10 @@ func (s *Shard) emitted(rec *events.Record, n int, m *events.Message, e *emissio
 		return nil
 	}
 	s.log.Error("Kafka refuses a message for good", "topic", m.Topic, "instance", rec.Decision.Instance, "seq", rec.Seq, "err", err)
-	em := &rec.Decision.Emits[n]
-	if em.Kind != events.EmitCommand {
+	if id.Instance.IsZero() {
 		return nil
 	}
-	id := events.CommandID{Instance: rec.Decision.Instance, Node: em.Node, Execution: em.Execution, Attempt: em.Attempt, Phase: em.Phase}
-	d := s.cfg.Machine.Refused(s.overlay, s.now(), machine.Refusal{Command: id, Code: "refused", Message: events.Cut(err.Error(), events.MaxMessage)})
-	err = s.decide(id.Instance, d, events.Input{Kind: events.InputRefused, MessageID: id.Text(s.cfg.App), Row: events.RowRef{Part: events.PartNode, N: uint64(em.Node)}})
+	err = s.decide(id.Instance, d, events.Input{Kind: events.InputRefused, MessageID: id.Text(s.cfg.App), Row: events.RowRef{Part: events.PartNode, N: uint64(id.Node)}})
 	s.emits.refusal = s.ahead.Seq
 	return err
 }

@@ -400,7 +400,7 @@ func (r *runner) list(fn func(Instance) bool) (more bool, err error) {
 // shardStats are the counters of all shards of a node.
 type shardStats struct {
 	decisions, commands, forwards, quarantined, ignored, skipped, duplicates, rounds atomic.Uint64
-	inflight                                                                         atomic.Int64
+	inflight, waiting                                                                atomic.Int64
 }
 
 // Stats are this node's counters since its start.
@@ -415,6 +415,7 @@ type Stats struct {
 	Duplicates  uint64 // forwards that were delivered twice
 	Compactions uint64
 	InFlight    int
+	Waiting     int // inputs that wait for a definition that this node does not have (L12)
 }
 
 // Stats may be called at any time.
@@ -422,7 +423,7 @@ func (e *Engine) Stats() Stats {
 	s := &e.stats
 	return Stats{Shards: len(e.Shards()), Decisions: s.decisions.Load(), Commands: s.commands.Load(), Forwards: s.forwards.Load(),
 		Quarantined: s.quarantined.Load(), Ignored: s.ignored.Load(), Skipped: s.skipped.Load(), Duplicates: s.duplicates.Load(),
-		Compactions: s.rounds.Load(), InFlight: int(s.inflight.Load())}
+		Compactions: s.rounds.Load(), InFlight: int(s.inflight.Load()), Waiting: int(s.waiting.Load())}
 }
 
 // stores opens the stores of this node's shards: in Pebble below dir, or in memory.

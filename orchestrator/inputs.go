@@ -25,8 +25,11 @@ type input struct {
 	// reached: below it nothing more comes than what is queued.
 	reached int64
 	open    []int64 // offsets looked at and not finished, ascending
+	waiting []int64 // of open, those that wait for a definition; ascending
 	until   int64   // end of the backlog as seen at the claim (L10)
 	own     bool    // the application's own topic, not a domain topic
+	asking  bool    // its next record is looked at again once the meta topic is read to its end
+	asked   int64   // one more than the offset for which that was done last
 
 	queued  int // records in queue
 	bytes   int // and their size
@@ -96,7 +99,17 @@ func (in *input) finish(offset int64) {
 }
 
 // backlogged reports whether the input still holds records that were there at the claim.
-func (in *input) backlogged() bool { return !in.failed && in.low() < in.until }
+func (in *input) backlogged() bool { return !in.failed && in.moving() < in.until }
+
+// moving is low, but for what waits for a definition: that stays until another node takes it.
+func (in *input) moving() int64 {
+	for i, offset := range in.open {
+		if i >= len(in.waiting) || in.waiting[i] != offset || mutant.On("shard-waiting-holds-timers") {
+			return offset
+		}
+	}
+	return in.next
+}
 
 // partitionsKnown is the pseudo-partition under which the number of a domain topic's partitions is
 // journaled: those that appear later are read from their start (L8).
@@ -174,6 +187,9 @@ func (s *Shard) firstPosition(in *input, b Bounds) int64 {
 		return b.Start // it was created after the application began to read the topic
 	case s.cfg.From == FromEarliest:
 		return b.Start
+	}
+	if low, known := s.cfg.Meta.begins(in.tp, s.cfg.TopicIDs); known && !mutant.On("shard-begins-when-it-is-opened") {
+		return min(max(low, b.Start), b.End)
 	}
 	return b.End
 }

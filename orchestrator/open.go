@@ -99,7 +99,7 @@ func (s *Shard) open(ctx context.Context) error {
 // known (L3). The claim's append time measures this node's clock against the broker's (L11).
 func (s *Shard) claim(ctx context.Context, f *follower) error {
 	s.nonce = s.cfg.Nonce()
-	rec := &events.Record{Kind: events.KindClaim, Nonce: s.nonce, Term: f.state.Term + 1, Claim: &events.Claim{
+	rec := &events.Record{Format: s.cfg.Meta.Level(), Kind: events.KindClaim, Nonce: s.nonce, Term: f.state.Term + 1, Claim: &events.Claim{
 		Node: s.cfg.Node, Generation: s.cfg.Generation, Build: s.cfg.Build,
 		Shards: uint32(s.cfg.Shards), Slots: uint32(s.cfg.Shards * events.SlotsPerShard),
 	}}

@@ -52,7 +52,7 @@ func lostTo(st *journal.State) error {
 	return &claimLost{st.Claim.Node, st.Term, st.Claim.Generation}
 }
 
-// ShardConfig is what a shard is told. Everything is required but Applied.
+// ShardConfig is what a shard is told. Everything is required but Applied, Meta and Waits.
 type ShardConfig struct {
 	App        string
 	ID         int32
@@ -72,7 +72,9 @@ type ShardConfig struct {
 	Logger     *slog.Logger
 	Applied    func(shard int32, r *events.Record)
 	Stats      *shardStats
-	hooks      *hooks // nil: none
+	hooks      *hooks                     // nil: none
+	Meta       *meta                      // of the application; nil: nothing is known of other nodes
+	Waits      func(events.DefinitionRef) // told once of each definition that inputs wait for; may be nil
 
 	MaxRecord    int
 	MaxInFlight  int
@@ -126,6 +128,7 @@ type Shard struct {
 	stopBackground context.CancelFunc
 	background     sync.WaitGroup
 
+	absent  absent
 	rebuilt bool                       // the store was made of the whole journal when the shard was opened
 	broken  map[events.InstanceID]bool // instances whose rows cannot be right, though rebuilt
 
@@ -403,7 +406,7 @@ func (s *Shard) settle(p *pending) {
 // append seals the body into a record that continues the chain, applies it to the deciding state, and
 // sends it off.
 func (s *Shard) append(rec *events.Record) {
-	rec.Nonce, rec.Seq, rec.Prev, rec.Time = s.nonce, s.ahead.Seq+1, s.ahead.Hash, s.now()
+	rec.Format, rec.Nonce, rec.Seq, rec.Prev, rec.Time = s.cfg.Meta.Level(), s.nonce, s.ahead.Seq+1, s.ahead.Hash, s.now()
 	value := rec.Encode(make([]byte, 0, rec.SizeHint()))
 	p := pending{rec: rec, hash: events.HashOf(value), size: len(value)}
 	p.watched = s.watch(rec)
@@ -443,6 +446,7 @@ func (s *Shard) aside(fn func()) { s.background.Go(fn) }
 func (s *Shard) close() {
 	s.stats.inflight.Add(-int64(len(s.inflight)))
 	s.inflight = nil
+	s.absent.leave(s.stats)
 	s.stopBackground()
 	defer s.background.Wait()
 	for _, in := range s.inputs {

@@ -50,6 +50,10 @@ func (s *Shard) fire() (more bool, err error) {
 			h.TimerFired(s.cfg.ID, time.Duration(now-t.Due)*time.Millisecond)
 		}
 		d := s.cfg.Machine.Timer(s.overlay, now, t)
+		if d != nil && d.Outcome == machine.Waits && s.overlay.err == nil {
+			s.passOver(t.Instance)
+			continue
+		}
 		in := events.Input{Kind: events.InputTimer, Row: t.Row, Due: t.Due, MessageID: fmt.Sprintf("timer-%s-%d", t.Instance, s.ahead.Seq+1)}
 		if err := s.decide(t.Instance, d, in); err != nil {
 			return false, err
@@ -64,7 +68,7 @@ func (s *Shard) fire() (more bool, err error) {
 		if s.timers.next, err = s.store.NextDue(); err != nil {
 			return false, fmt.Errorf("%w: %w", ErrStoreFailed, err)
 		}
-		if len(s.broken) > 0 {
+		if len(s.broken)+len(s.absent.instances) > 0 {
 			s.timers.next = max(s.timers.next, now+1000)
 		}
 	}
@@ -91,7 +95,7 @@ func (s *Shard) due(until int64) (due []machine.Timer, err error) {
 			bad = fmt.Errorf("a timer of key %x", t.Key)
 			return false
 		}
-		if !s.broken[id] {
+		if !s.broken[id] && !s.absent.instances[id] {
 			due = append(due, machine.Timer{Instance: id, Row: ref, Due: t.Due})
 		}
 		return len(due) < timersPerTurn

@@ -30,6 +30,7 @@ var All = slices.Concat(
 	participantMutants,
 	eventsMutants,
 	shardMutants,
+	engineMutants,
 	journalMutants,
 	machineMutants,
 	storeMutants,

@@ -98,13 +98,12 @@ func (m *Machine) decide(v View, now int64, id events.InstanceID, in input) *eve
 	w := m.open(v, now, id)
 	if w.head != nil && (!w.head.State.Final() || mutant.On("machine-ended-takes-answers") && in.timer == nil) {
 		if w.plan == nil {
-			w.fail(CodeDefinitionUnknown, nil, fmt.Sprintf("no definition %q version %q with hash %x here", w.head.Definition, w.head.Version, w.head.DefHash))
-		} else {
-			if w.head.State == events.Parked && w.head.Code == CodeDefinitionUnknown {
-				w.unpark()
-			}
-			w.take(in)
+			return w.waits()
 		}
+		if w.head.State == events.Parked && w.head.Code == CodeDefinitionUnknown {
+			w.unpark() // an earlier build parked it
+		}
+		w.take(in)
 	} else if !w.corrupt {
 		return w.outside(in)
 	}
@@ -130,10 +129,14 @@ func (m *Machine) parked(v View, now int64, id events.InstanceID, in input, t *t
 	if w.reason != "" && !w.corrupt {
 		return w.ignored(w.reason)
 	}
-	if t.code != CodeDefinitionUnknown || w.head.State != events.Parked {
-		w.park(t)
-	}
+	w.park(t)
 	return w.finish()
+}
+
+// waits is the answer to an input whose instance is of a definition that is not here: it changes nothing, and nobody
+// may take the input for answered.
+func (w *work) waits() *events.Decision {
+	return &events.Decision{Outcome: Waits, Instance: w.id, Reason: fmt.Sprintf("%s: %q version %q with hash %x is not here", CodeDefinitionUnknown, w.head.Definition, w.head.Version, w.head.DefHash)}
 }
 
 // outside answers an input to an instance that is not there or has ended.

@@ -64,6 +64,15 @@ func New(cfg Config) *Machine {
 	return m
 }
 
+// Waits is the outcome of an input to an instance whose definition this machine does not have (rule L12). Such a
+// decision is never journaled: the input stays as it is, for a node that has the definition.
+const Waits events.Outcome = 255
+
+// Knows reports whether the machine has the definition.
+func (m *Machine) Knows(name, version string, hash [8]byte) bool {
+	return m.plans[planID{name, version, hash}] != nil
+}
+
 // View gives the rows of the instance as every earlier decision left them, those not yet acknowledged
 // included. A missing row is ok == false. The bytes are not to be changed.
 type View interface {

@@ -19,7 +19,6 @@ func (w *work) park(t *trouble) {
 	h.Code, h.Message = t.code, events.Cut(t.message, events.MaxMessage)
 	w.headDue = 0
 	w.transition(events.Parked, h.Code, h.Message)
-	w.recheck()
 }
 
 // parkNow parks the instance in the middle of a walk: what was to go on is held.
@@ -31,15 +30,6 @@ func (w *work) parkNow(code string, n *sagas.Node, message string) {
 		}
 	}
 	w.tasks = w.tasks[:0]
-}
-
-// recheck makes an instance look again for its definition, which another node may have brought: after an
-// eighth of its age, between a minute and an hour.
-func (w *work) recheck() {
-	const minute, hour = 60_000, 3_600_000
-	if w.head.Code == CodeDefinitionUnknown {
-		w.headDue = w.now + min(max((w.now-w.head.Started)/8, minute), hour)
-	}
 }
 
 // unpark returns to the state it was parked in.

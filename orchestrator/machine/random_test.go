@@ -160,7 +160,7 @@ func (c *chaos) run() {
 // over reports an end: final, or parked with nothing in flight that could bring it further.
 func (c *chaos) over() bool {
 	h := c.w.head()
-	return h.State.Final() || h.State == events.Parked && h.Code != CodeDefinitionUnknown && len(c.commands)+len(c.replies) == 0 && len(c.w.due()) == 0
+	return h.State.Final() || h.State == events.Parked && len(c.commands)+len(c.replies) == 0 && len(c.w.due()) == 0
 }
 
 // alive: an instance that can go on has a timer, always (G1).
@@ -219,7 +219,11 @@ func (c *chaos) refuse(i int) {
 	e := c.commands[i]
 	c.commands = append(c.commands[:i:i], c.commands[i+1:]...)
 	r := Refusal{Command: events.CommandID{Instance: c.w.id, Node: e.Node, Execution: e.Execution, Attempt: e.Attempt, Phase: e.Phase}, Code: "GONE"}
-	c.took(fmt.Sprintf("refused %s #%d", e.Step, e.Attempt), c.w.decide(func() *events.Decision { return c.w.m.Refused(c.w, c.w.now, r) }))
+	d := c.w.decide(func() *events.Decision { return c.w.m.Refused(c.w, c.w.now, r) })
+	c.took(fmt.Sprintf("refused %s #%d", e.Step, e.Attempt), d)
+	if d.Outcome == Waits {
+		c.commands = append(c.commands, e)
+	}
 }
 
 // serve lets a participant read a command, by its rules: at least once, and as late as it likes.
@@ -300,6 +304,10 @@ func (c *chaos) deliver(i int) {
 	before := c.w.head().State
 	d := c.w.reply(r)
 	c.took(fmt.Sprintf("reply %s %s #%d %s %s", c.w.plan.Nodes[r.Command.Node].Name, r.Command.Phase, r.Command.Attempt, r.Outcome, r.Code), d)
+	if d.Outcome == Waits { // as the shard does it
+		c.replies = append(c.replies, r)
+		return
+	}
 	if before.Final() && d.Outcome != events.Ignored {
 		c.t.Fatalf("a reply to an instance that is %s (G6):\n%s", before, c.w.print(d))
 	}

@@ -54,7 +54,6 @@ func (w *work) takeTimer(t *Timer) {
 func (w *work) headTimer() {
 	w.headDue = 0
 	if w.holds() {
-		w.recheck()
 		return
 	}
 	if w.head.Held != 0 {

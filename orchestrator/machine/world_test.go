@@ -372,6 +372,9 @@ func (w *world) named(name string) *sagas.Node {
 
 // print shows a decision as stories do.
 func (w *world) print(d *events.Decision) string {
+	if d.Outcome == Waits {
+		return fmt.Sprintf("%s waits %s\n", clock(w.now), d.Reason)
+	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s %s", clock(w.now), d.Outcome)
 	if d.Reason != "" {
