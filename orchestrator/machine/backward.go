@@ -10,72 +10,123 @@ import (
 // itself (G6): then it is parked.
 func (w *work) compensate() {
 	if w.head.Pivot != events.PivotAhead && !mutant.On("machine-undo-past-the-pivot") {
-		w.parkNow(CodePastPivot, w.failedNode, "nothing is undone past the pivot; it failed with "+because(w.head.Cause, w.head.CauseMessage))
+		w.parkNow(CodePastPivot, w.failure.at, "nothing is undone past the pivot; it failed with "+because(w.head.Cause, w.head.CauseMessage))
 		return
 	}
-	w.tasks = w.tasks[:0] // what was to be started is not
+	w.turned()
 	w.head.Code, w.head.Message = w.head.Cause, w.head.CauseMessage
 	w.headDue = 0
 	w.transition(events.Compensating, w.head.Code, w.head.Message)
-	w.push(undo, w.plan.Root)
+	w.push(undo, own(w.plan.Root))
 }
 
-// undo compensates a node: nothing for one that was never started, or that owes nothing.
-func (w *work) undo(n *sagas.Node) {
-	if n.Kind == sagas.KindDo {
+// undo compensates a node: nothing for one that was never started, that owes nothing, or that is being undone
+// already, which will come up by itself.
+func (w *work) undo(n place) {
+	if n.rowless() {
 		w.up(n, endedUndone)
 		return
 	}
 	w.spent += costCommand
-	r := w.row(n.ID)
+	r := w.row(n.row)
+	if s := r.Status; (s == events.NodeUndoing || s == events.NodeUndoGap) && !mutant.On("machine-undone-twice") {
+		return
+	}
 	r.Held = false
 	switch {
-	case r.Status == 0 && n.Parent != nil && n.Parent.Kind == sagas.KindAll:
-		w.corrupt = true // an All counts only children that it began: the row is lost, and with it what is owed
+	case r.Status == 0 && n.Parent != nil && forks(n.Parent):
+		w.corrupt = true // a fork counts only children that it began: the row is lost, and with it what is owed
 	case r.Status == 0 || r.Status == events.NodeUndone:
 		w.up(n, endedUndone)
 	case n.Kind == sagas.KindStep:
 		w.undoStep(n, r)
 	case n.Kind == sagas.KindWait:
-		if r.Status == events.NodeActive {
-			r.Status = events.NodeUndone
-			r.set(0)
-		}
+		w.undoWait(n, r)
+	case instant(n.Node):
+		r.Status = events.NodeUndone
+		r.set(0)
 		w.up(n, endedUndone)
 	default:
 		w.undoChildren(n, r)
 	}
 }
 
-// undoChildren turns a Seq or All round: Index now counts the children that are left, from the first.
-func (w *work) undoChildren(n *sagas.Node, r *row) {
-	if n.Kind == sagas.KindSeq {
-		r.Index++ // the open child is to be undone as well
+// undoChildren turns a node with children round: Index now counts the children that are left, from the first.
+func (w *work) undoChildren(n place, r *row) {
+	if r.Status == events.NodeClosing {
+		r.Index = r.Count
 	}
-	r.Index = min(r.Index, uint32(len(n.Children)))
+	switch {
+	case n.Kind == sagas.KindSeq || n.Kind == sagas.KindChoose && int64(r.Index) < int64(len(n.Children)):
+		r.Index++ // the open child is to be undone as well
+	case n.Kind == sagas.KindChoose:
+		r.Index = 0 // none was taken
+	case n.Kind == sagas.KindTry && r.Index == tryElse:
+		r.Index = 2
+	case n.Kind == sagas.KindTry:
+		r.Index = 1
+	}
+	r.Index = min(r.Index, branches(n, r))
 	r.Status, r.Active = events.NodeUndoing, 0
+	r.Code, r.Message, r.Step = "", "", ""
 	r.set(0)
-	w.push(goOn, n)
+	w.push(goBack, n)
 }
 
-// goBack undoes the child before, or ends the Seq or All. The children of a Seq are undone one after the
-// other, those of an All together (G4).
-func (w *work) goBack(n *sagas.Node, r *row) {
-	r.set(0)
+// together reports whether a node's children are undone side by side: those of a fork are, unless each began
+// only when the one before had ended (G4).
+func together(n *sagas.Node) bool {
+	return n.Kind == sagas.KindAll || n.Kind == sagas.KindForEach && n.Width != 1 || n.Kind == sagas.KindSeq && mutant.On("machine-seq-undone-at-once")
+}
+
+// goBack undoes the child before, or ends the node.
+func (w *work) goBack(n place, r *row) {
 	switch {
-	case r.Index > 0:
-		r.Index--
-		if n.Kind == sagas.KindAll || mutant.On("machine-seq-undone-at-once") {
-			r.Active++
-			w.push(goOn, n)
-		}
-		if int(r.Index) >= len(n.Children) {
+	case n.Kind == sagas.KindWhile && r.Base != 0:
+		last := n.child(r, 0)
+		before := w.row(last.row).Prev
+		if before >= r.Base {
 			w.corrupt = true
 			return
 		}
-		w.push(undo, n.Children[r.Index])
+		r.Base = before
+		w.push(undo, last)
+	case n.Kind == sagas.KindChoose && r.Index > 0:
+		taken := n.child(r, r.Index-1)
+		r.Index = 0
+		w.push(undo, taken)
+	case r.Index > 0 && n.Kind != sagas.KindWhile:
+		r.Index--
+		if together(n.Node) || forks(n.Node) {
+			r.Active++
+		}
+		if together(n.Node) {
+			w.push(goBack, n)
+		}
+		w.push(undo, n.child(r, r.Index))
 	case r.Active == 0 || mutant.On("machine-fork-undone-with-open-branches"):
 		r.Status = events.NodeUndone
 		w.up(n, endedUndone)
 	}
+}
+
+// childUndone takes the end of a child of a node that is undone. A child may go back on its own before the walk back
+// comes to it: then it is not counted, and the walk will find it undone.
+func (w *work) childUndone(p place, r *row, child place, how ending) ending {
+	switch {
+	case how != endedUndone:
+		return stays
+	case forks(p.Node) || together(p.Node):
+		if w.turnOf(child) < r.Index {
+			return stays
+		}
+		if r.Active == 0 {
+			w.corrupt = true
+			return stays
+		}
+		r.Active--
+	}
+	r.dirty = true
+	w.push(goBack, p)
+	return stays
 }

@@ -25,12 +25,12 @@ func (m *Machine) Start(v View, now int64, in Start) *events.Decision {
 		return untaken(in, &trouble{code: CodeUserFunction, message: why})
 	}
 	w.setData(data)
-	w.push(begin, in.Plan.Root)
+	w.push(begin, own(in.Plan.Root))
 	w.run()
 	if d := w.finish(); w.trouble == nil {
 		return d
 	}
-	if t := w.trouble; t.node == nil || t.code == CodeTooLarge {
+	if t := w.trouble; t.node.Node == nil || t.code == CodeTooLarge {
 		return untaken(in, t)
 	}
 	return m.startParked(v, now, in, w.trouble)
@@ -55,7 +55,7 @@ func (m *Machine) startParked(v View, now int64, in Start, t *trouble) *events.D
 	}
 	w.setData(data)
 	w.park(t)
-	w.hold(w.fresh(in.Plan.Root.ID))
+	w.hold(w.fresh(own(in.Plan.Root)))
 	if d := w.finish(); w.trouble == nil {
 		return d
 	}
@@ -172,11 +172,13 @@ type work struct {
 	headDue int64
 	headWas int64
 
-	rows  []*row          // of nodes, as they were first touched
-	index map[uint32]*row // over rows, once they are many
-	tasks []task
+	rows   []*row          // of nodes, as they were first touched
+	index  map[uint32]*row // over rows, once they are many
+	others []otherRow      // see entity
+	tasks  []task
 
-	data      any // decoded; nil until a user function needs it
+	data      any     // decoded; nil until a user function needs it
+	inner     []frame // what loops made of it for the last user function, outermost first
 	dataRaw   []byte
 	dataDirty bool
 
@@ -192,9 +194,8 @@ type work struct {
 	holding bool
 	reason  string   // the input is ignored
 	trouble *trouble // the decision cannot be made
-	// failedNode is the step whose failure went up in this decision.
-	failedNode *sagas.Node
-	corrupt    bool
+	failure failure  // the last that went up in this decision
+	corrupt bool
 }
 
 // row is a node's row in the working set.
@@ -205,10 +206,10 @@ type row struct {
 	dirty    bool
 }
 
-// trouble is why a decision cannot be made; node is the one at which it fails, nil when none is.
+// trouble is why a decision cannot be made; node is the one at which it fails, without a node when none is.
 type trouble struct {
 	code    string
-	node    *sagas.Node
+	node    place
 	message string
 }
 
@@ -278,14 +279,6 @@ func (w *work) row(id uint32) *row {
 	return w.add(id, st, due)
 }
 
-// fresh gives the row of a node that is begun now. No row of it exists, unless it was read before.
-func (w *work) fresh(id uint32) *row {
-	if r := w.touched(id); r != nil {
-		return r
-	}
-	return w.add(id, &events.NodeState{}, 0)
-}
-
 const manyRows = 24
 
 func (w *work) touched(id uint32) *row {
@@ -314,14 +307,6 @@ func (w *work) add(id uint32, st *events.NodeState, due int64) *row {
 	return r
 }
 
-// node is the plan's node of that number; nil when the plan is not known here or has no such node.
-func (w *work) node(id uint32) *sagas.Node {
-	if w.plan == nil || int(id) >= len(w.plan.Nodes) {
-		return nil
-	}
-	return w.plan.Nodes[id]
-}
-
 func (w *work) entry(e events.Entry) {
 	e.Time = w.now
 	w.entries = append(w.entries, e)
@@ -331,7 +316,7 @@ func (w *work) entry(e events.Entry) {
 func (w *work) ignore(reason string) { w.reason = reason }
 
 // fail gives the decision up: the instance will be parked in its place.
-func (w *work) fail(code string, n *sagas.Node, message string) {
+func (w *work) fail(code string, n place, message string) {
 	if w.trouble == nil {
 		w.trouble = &trouble{code, n, message}
 	}
@@ -350,7 +335,7 @@ func (w *work) finish() *events.Decision {
 		return nil
 	}
 	w.wakeHeld()
-	rows := make([]events.RowChange, 1, len(w.rows)+2)
+	rows := make([]events.RowChange, 1, len(w.rows)+len(w.others)+2)
 	if !w.printData(&rows) {
 		return nil
 	}
@@ -365,6 +350,11 @@ func (w *work) finish() *events.Decision {
 	for _, r := range w.rows {
 		if r.dirty {
 			rows = append(rows, events.RowChange{Ref: nodeRef(r.id), Due: r.due, WasDue: r.was, Value: print(r.Encode)})
+		}
+	}
+	for i := range w.others {
+		if c := &w.others[i]; c.changed {
+			rows = append(rows, c.RowChange)
 		}
 	}
 	d := &events.Decision{
@@ -392,7 +382,7 @@ func (w *work) estimate() int {
 }
 
 func nodeSize(n *events.NodeState) int {
-	size := 64 + len(n.Payload) + len(n.Answer) + len(n.Unknown)
+	size := 64 + len(n.Payload) + len(n.Answer) + len(n.Unknown) + len(n.Item) + len(n.Key) + len(n.Code) + len(n.Message) + len(n.Step)
 	if n.Undo != nil {
 		size += 32 + len(n.Undo.Payload) + len(n.Undo.Topic) + len(n.Undo.Type) + len(n.Undo.Unknown)
 	}
@@ -403,7 +393,14 @@ func nodeSize(n *events.NodeState) int {
 func sizeOf(d *events.Decision) int {
 	size := 64
 	for i := range d.Rows {
-		size += len(d.Rows[i].Value) + 40
+		r := &d.Rows[i]
+		size += len(r.Value) + 24
+		if r.Due != 0 || r.WasDue != 0 {
+			size += 16
+		}
+		if !r.Of.IsZero() {
+			size += 24
+		}
 	}
 	for i := range d.Entries {
 		e := &d.Entries[i]
@@ -411,7 +408,7 @@ func sizeOf(d *events.Decision) int {
 	}
 	for i := range d.Emits {
 		e := &d.Emits[i]
-		size += len(e.Topic) + len(e.Type) + len(e.Step) + 56
+		size += len(e.Topic) + len(e.Type) + len(e.Step) + len(e.Payload) + len(e.Key) + 76
 	}
 	return size
 }
@@ -419,21 +416,25 @@ func sizeOf(d *events.Decision) int {
 // tooLarge names the largest of what does not fit.
 func (w *work) tooLarge(d *events.Decision, size int) {
 	what, most := "the head", 0
-	var node *sagas.Node
+	var node place
 	for i := range d.Rows {
 		r := &d.Rows[i]
 		if len(r.Value) <= most {
 			continue
 		}
-		most, node = len(r.Value), nil
+		most, node = len(r.Value), place{}
 		switch r.Ref.Part {
+		default:
+			what = "the row " + r.Ref.Part.String()
+		case events.PartHead:
+			what = "the head"
 		case events.PartData:
 			what = "the saga's data"
 		case events.PartNode:
-			node = w.node(uint32(r.Ref.N))
+			node, _ = w.placeOf(w.row(uint32(r.Ref.N)))
 			what = fmt.Sprintf("node %d", r.Ref.N)
-			if node != nil {
-				what = fmt.Sprintf("step %q", node.Name)
+			if node.Node != nil {
+				what = fmt.Sprintf("step %q", w.label(node))
 			}
 		}
 	}

@@ -2,75 +2,89 @@ package machine
 
 import (
 	"github.com/skald-io/skald/events"
-	"github.com/skald-io/skald/internal/mutant"
 	"github.com/skald-io/skald/sagas"
 )
 
 // begin starts a node.
-func (w *work) begin(n *sagas.Node) {
+func (w *work) begin(n place) {
 	switch n.Kind {
 	case sagas.KindStep:
 		w.beginStep(n)
 	case sagas.KindDo:
 		w.do(n)
 	case sagas.KindWait:
-		r := w.fresh(n.ID)
-		r.Status = events.NodeActive
-		r.set(w.now + millis(n.Wait.Sleep))
-		w.spent += costCommand
-		w.bytes += 32
+		w.beginWait(n)
+	case sagas.KindEmit:
+		w.emit(n)
+	case sagas.KindRequire:
+		w.require(n)
+	case sagas.KindChoose:
+		w.choose(n)
+	case sagas.KindForEach:
+		w.beginEach(n)
 	default:
 		w.beginChildren(n)
 	}
 }
 
 // do runs a Do at once. It leaves no row: it is undone with the data it changed, which is to say not at all.
-func (w *work) do(n *sagas.Node) {
+func (w *work) do(n place) {
 	if !w.user(n, "Do", true, n.Do) {
 		return
 	}
-	w.entry(events.Entry{Kind: events.EntryDone, Step: n.Name, Node: n.ID, Phase: events.Forward})
+	w.entry(events.Entry{Kind: events.EntryDone, Step: w.label(n), Node: n.row, Phase: events.Forward})
+	w.ended(n)
+}
+
+// ended ends a node that is done as soon as it begins.
+func (w *work) ended(n place) {
+	if n.turns() {
+		w.fresh(n).Status = events.NodeDone
+	}
 	w.up(n, endedDone)
 }
 
-func (w *work) beginChildren(n *sagas.Node) {
-	r := w.fresh(n.ID)
-	r.Status, r.Index, r.Active, r.Failed = events.NodeActive, 0, 0, false
+// opened gives the row of a node with children that begins.
+func (w *work) opened(n place) *row {
+	r := w.fresh(n)
+	r.Status = events.NodeActive
 	r.set(0)
 	w.bytes += 32
+	return r
+}
+
+func (w *work) beginChildren(n place) {
+	w.opened(n)
 	w.push(goOn, n)
 }
 
-// goForward starts the next child of a Seq or All, or ends it.
-func (w *work) goForward(n *sagas.Node, r *row) {
-	r.set(0)
-	more := int(r.Index) < len(n.Children)
-	switch {
-	case n.Kind == sagas.KindSeq && more:
-		w.push(begin, n.Children[r.Index])
-	case n.Kind == sagas.KindSeq:
-		r.Status = events.NodeDone
-		w.up(n, endedDone)
-	case more && !r.Failed:
-		child := n.Children[r.Index]
-		r.Index++
-		r.Active++
-		w.push(goOn, n)
-		w.push(begin, child)
-	case r.Active > 0 && !mutant.On("machine-fork-ends-with-open-branches"): // the rest will come
-	case r.Failed:
-		r.Status = events.NodeFailed
-		w.up(n, endedFailed)
+// goForward starts what is next of a node's children, or ends it.
+func (w *work) goForward(n place, r *row) {
+	switch n.Kind {
+	case sagas.KindSeq:
+		if int(r.Index) < len(n.Children) {
+			w.push(begin, n.child(r, r.Index))
+			return
+		}
+		w.finished(n, r)
+	case sagas.KindAll, sagas.KindForEach:
+		if r.Status == events.NodeClosing {
+			w.goClosing(n, r)
+			return
+		}
+		w.goFork(n, r)
+	case sagas.KindWhile:
+		w.goWhile(n, r)
+	case sagas.KindTry:
+		w.goTry(n, r)
 	default:
-		r.Status = events.NodeDone
-		w.up(n, endedDone)
+		w.corrupt = true // no node of this kind waits for a timer while it is open
 	}
 }
 
-// waited ends a Wait whose time has come.
-func (w *work) waited(n *sagas.Node, r *row) {
+// finished ends a node with children.
+func (w *work) finished(n place, r *row) {
 	r.Status = events.NodeDone
 	r.set(0)
-	w.entry(events.Entry{Kind: events.EntryDone, Step: n.Name, Node: n.ID, Phase: events.Forward})
 	w.up(n, endedDone)
 }

@@ -150,4 +150,9 @@ const (
 	CodeUserFunction      = "user-function"
 	CodeDefinitionUnknown = "definition-unknown"
 	CodeTooLarge          = "too-large"
+
+	CodeRequired = "required" // the condition of a Require did not hold
+	CodeTooMany  = "too-many" // a loop would have more iterations than its limit
+	CodeTooFew   = "too-few"  // a ForEach has fewer elements than its join needs
+	CodeJoined   = "joined"   // of an entry: a fork's join was decided without the rest
 )

@@ -13,8 +13,8 @@ func (w *work) park(t *trouble) {
 		h.ParkedIn = h.State
 	}
 	h.ParkedNode = 0
-	if t.node != nil {
-		h.ParkedNode = t.node.ID
+	if t.node.Node != nil {
+		h.ParkedNode = t.node.row
 	}
 	h.Code, h.Message = t.code, events.Cut(t.message, events.MaxMessage)
 	w.headDue = 0
@@ -22,11 +22,11 @@ func (w *work) park(t *trouble) {
 }
 
 // parkNow parks the instance in the middle of a walk: what was to go on is held.
-func (w *work) parkNow(code string, n *sagas.Node, message string) {
+func (w *work) parkNow(code string, n place, message string) {
 	w.park(&trouble{code, n, message})
 	for _, t := range w.tasks {
-		if t.kind == goOn {
-			w.hold(w.row(t.node.ID))
+		if t.kind == goOn || t.kind == goBack {
+			w.hold(w.row(t.node.row))
 		}
 	}
 	w.tasks = w.tasks[:0]
@@ -50,16 +50,16 @@ func (w *work) unpark() {
 }
 
 // resolves reports whether an answer is what the instance was parked for.
-func (w *work) resolves(n *sagas.Node, r *row, a *answer) bool {
+func (w *work) resolves(n place, r *row, a *answer) bool {
 	h := w.head
 	done := a.outcome == events.ReplyDone
 	switch h.Code {
 	case CodeUndoExhausted:
-		return done && a.Phase == events.Compensate && h.ParkedNode == n.ID && a.Attempt <= undoAttemptsOf(r)
+		return done && a.Phase == events.Compensate && h.ParkedNode == n.row && a.Attempt <= undoAttemptsOf(r)
 	case CodeRetriableRejected, CodeRetriableGaveUp:
-		return done && a.Phase == events.Forward && h.ParkedNode == n.ID
+		return done && a.Phase == events.Forward && h.ParkedNode == n.row
 	case CodePivotUnknown:
-		return a.Phase == events.Forward && h.ParkedNode == n.ID && (done || lastRejection(r, a))
+		return a.Phase == events.Forward && h.ParkedNode == n.row && (done || lastRejection(r, a))
 	case CodePastPivot:
 		return a.Phase == events.Forward && n.Step.Role == sagas.Pivot && h.Pivot == events.PivotDecided && lastRejection(r, a)
 	}
@@ -121,8 +121,8 @@ func (w *work) wakeHeld() {
 // takeHeld takes one node from the list; the head's timer comes again for the next.
 func (w *work) takeHeld() {
 	r := w.row(w.head.Held - 1)
-	n := w.node(r.id)
-	if r.NextHeld == 0 || n == nil {
+	n, ok := w.placeOf(r)
+	if r.NextHeld == 0 || !ok {
 		w.corrupt = true
 		return
 	}
@@ -138,8 +138,8 @@ func (w *work) takeHeld() {
 }
 
 // resume acts on what was held for a node.
-func (w *work) resume(n *sagas.Node, r *row) {
-	back := w.head.State == events.Compensating
+func (w *work) resume(n place, r *row) {
+	back := !w.forward(n)
 	switch {
 	case r.Status == 0:
 		if !back {

@@ -54,7 +54,7 @@ func (w *work) takeAnswer(a *answer) {
 	switch r.Status {
 	case events.NodeActive, events.NodeBackoff:
 		switch {
-		case w.direction() == events.Compensating:
+		case !w.forward(n):
 			w.settle(n, r, a)
 		case w.holds():
 			w.holdAnswer(n, r, a)
@@ -72,15 +72,13 @@ func (w *work) takeAnswer(a *answer) {
 	}
 }
 
-// addressed finds the step that an answer names. n is nil when the definition is not known here.
-func (w *work) addressed(a *answer) (*sagas.Node, *row) {
-	n := w.node(a.Node)
-	if w.plan != nil && (n == nil || n.Kind != sagas.KindStep) {
-		w.ignore(ReasonUnknownStep)
-		return nil, nil
-	}
+// addressed finds the step that an answer names. n has no node when the definition is not known here.
+func (w *work) addressed(a *answer) (place, *row) {
 	r := w.row(a.Node)
+	n, ok := w.placeOf(r)
 	switch {
+	case !ok || n.Node != nil && n.Kind != sagas.KindStep:
+		w.ignore(ReasonUnknownStep)
 	case r.Status == 0 || r.Execution == 0:
 		w.ignore(ReasonUnknownStep)
 	case a.Execution != r.Execution && !mutant.On("machine-superseded-execution-counts"):
@@ -104,7 +102,7 @@ func open(r *row, a *answer) bool {
 }
 
 // stepAnswer is the plain case: a step that goes forward, in an instance that goes forward.
-func (w *work) stepAnswer(n *sagas.Node, r *row, a *answer) {
+func (w *work) stepAnswer(n place, r *row, a *answer) {
 	switch a.outcome {
 	case events.ReplyDone:
 		if mutant.On("machine-late-done-ignored") && !open(r, a) {
@@ -145,7 +143,7 @@ func (w *work) stepAnswer(n *sagas.Node, r *row, a *answer) {
 }
 
 // rejected notes a rejected attempt; it is false, and the answer ignored, when that was known.
-func (w *work) rejected(n *sagas.Node, r *row, a *answer) bool {
+func (w *work) rejected(n place, r *row, a *answer) bool {
 	if !mark(r, a.Attempt) {
 		w.ignore(ReasonDuplicateReply)
 		return false
@@ -154,8 +152,8 @@ func (w *work) rejected(n *sagas.Node, r *row, a *answer) bool {
 	return true
 }
 
-func (w *work) progress(n *sagas.Node, r *row, a *answer) {
-	if n == nil || !open(r, a) {
+func (w *work) progress(n place, r *row, a *answer) {
+	if n.Node == nil || !open(r, a) {
 		w.ignore(ReasonSupersededAttempt)
 		return
 	}
@@ -164,7 +162,7 @@ func (w *work) progress(n *sagas.Node, r *row, a *answer) {
 }
 
 // holdAnswer keeps what a parked instance is told, until it can go on.
-func (w *work) holdAnswer(n *sagas.Node, r *row, a *answer) {
+func (w *work) holdAnswer(n place, r *row, a *answer) {
 	switch a.outcome {
 	case events.ReplyDone:
 		if r.HasAnswer {
@@ -197,20 +195,24 @@ func (w *work) holdAnswer(n *sagas.Node, r *row, a *answer) {
 		}
 		w.note(events.EntryUnknown, n, r, a.Phase, a.Attempt, a.code, a.message)
 		r.Status = events.NodeBackoff
-		if n != nil && !a.refused && final(&n.Step.Retry, a.code) {
+		if n.Node != nil && !a.refused && final(&n.Step.Retry, a.code) {
 			r.Failed, r.Answer = true, []byte(a.code)
 		}
 		w.hold(r)
 	}
 }
 
-// settle takes an answer to a step that is still open while its instance compensates: the walk back has
-// not come to it. Nothing goes up.
-func (w *work) settle(n *sagas.Node, r *row, a *answer) {
+// settle takes an answer to a step that is still open while its instance, or a scope it is in, goes back: the
+// walk back has not come to it. Nothing goes up.
+func (w *work) settle(n place, r *row, a *answer) {
 	switch a.outcome {
 	case events.ReplyDone:
 		r.HasAnswer = true
-		w.close(r, events.NodeDone)
+		if w.direction() == events.Compensating {
+			w.close(r, events.NodeDone)
+		} else {
+			w.close(r, events.NodeFailed) // too late for the scope: done are those that came before it was decided
+		}
 		w.note(events.EntryLate, n, r, a.Phase, a.Attempt, a.outcome.String(), "")
 	case events.ReplyRejected:
 		waiting := a.Attempt == r.Attempts
@@ -241,7 +243,7 @@ func (w *work) close(r *row, s events.NodeStatus) {
 
 // lateAnswer takes an answer to a step that failed or is undone or being undone: it can change only what
 // is owed.
-func (w *work) lateAnswer(n *sagas.Node, r *row, a *answer) {
+func (w *work) lateAnswer(n place, r *row, a *answer) {
 	switch {
 	case a.outcome == events.ReplyDone && r.HasAnswer:
 		w.ignore(ReasonDuplicateReply)
@@ -258,7 +260,7 @@ func (w *work) lateAnswer(n *sagas.Node, r *row, a *answer) {
 }
 
 // undoAnswer takes an answer to an attempt of an undo.
-func (w *work) undoAnswer(n *sagas.Node, r *row, a *answer) {
+func (w *work) undoAnswer(n place, r *row, a *answer) {
 	switch {
 	case r.Status == events.NodeUndone:
 		w.ignore(second(a))
@@ -289,11 +291,11 @@ func (w *work) undoAnswer(n *sagas.Node, r *row, a *answer) {
 	w.undoUnfinished(n, r, a)
 }
 
-func (w *work) undoUnfinished(n *sagas.Node, r *row, a *answer) {
+func (w *work) undoUnfinished(n place, r *row, a *answer) {
 	kind := events.EntryUnknown
 	switch a.outcome {
 	case events.ReplyProgress:
-		if n == nil {
+		if n.Node == nil {
 			w.ignore(ReasonSupersededAttempt)
 			return
 		}
@@ -304,7 +306,7 @@ func (w *work) undoUnfinished(n *sagas.Node, r *row, a *answer) {
 		kind = events.EntryRejected
 	}
 	w.note(kind, n, r, a.Phase, a.Attempt, a.code, a.message)
-	last := n != nil && !a.refused && final(&n.Step.Undo.Retry, a.code)
+	last := n.Node != nil && !a.refused && final(&n.Step.Undo.Retry, a.code)
 	if w.holds() {
 		r.Status = events.NodeUndoGap
 		if last {

@@ -12,14 +12,15 @@ import (
 // instance turns round, the attempts of its undo.
 
 // beginStep decides a step's first command. What it owes stands in the same record (G3).
-func (w *work) beginStep(n *sagas.Node) {
+func (w *work) beginStep(n place) {
 	s := n.Step
 	var payload []byte
 	if !w.user(n, "the command", false, func(data any) (err error) { payload, err = s.Build(data); return err }) {
 		return
 	}
-	r := w.fresh(n.ID)
-	*r.NodeState = events.NodeState{Execution: 1, Payload: payload, NextHeld: r.NextHeld}
+	r := w.fresh(n)
+	r.Execution++
+	r.Payload = payload
 	if !mutant.On("machine-undo-recorded-with-the-reply") && !w.owe(n, r) {
 		return
 	}
@@ -32,7 +33,7 @@ func (w *work) beginStep(n *sagas.Node) {
 
 // owe notes what a step owes from the decision of its first command on. It is false when the decision
 // cannot go on.
-func (w *work) owe(n *sagas.Node, r *row) bool {
+func (w *work) owe(n place, r *row) bool {
 	u := n.Step.Undo
 	if u == nil || n.Step.EffectFree {
 		return true
@@ -43,20 +44,20 @@ func (w *work) owe(n *sagas.Node, r *row) bool {
 
 // buildUndo makes the undo's payload of the data as they are now. A third of a record and a bit is its
 // share, so that a reply that has to be held fits beside it (see Route).
-func (w *work) buildUndo(n *sagas.Node, r *row) bool {
+func (w *work) buildUndo(n place, r *row) bool {
 	build := n.Step.Undo.Build
 	if !w.user(n, "the undo", false, func(data any) (err error) { r.Undo.Payload, err = build(data); return err }) {
 		return false
 	}
 	if size, most := len(r.Undo.Payload), w.m.cfg.MaxRecord/8*3; size > most {
-		w.fail(CodeTooLarge, n, fmt.Sprintf("the undo of step %q takes %d bytes, at most %d", n.Name, size, most))
+		w.fail(CodeTooLarge, n, fmt.Sprintf("the undo of step %q takes %d bytes, at most %d", w.label(n), size, most))
 		return false
 	}
 	return true
 }
 
 // attempt issues the command once more, under the same idempotency key.
-func (w *work) attempt(n *sagas.Node, r *row) {
+func (w *work) attempt(n place, r *row) {
 	r.Attempts++
 	r.Status = events.NodeActive
 	r.Expiry = w.now + millis(n.Step.Timeout)
@@ -70,31 +71,27 @@ func (w *work) attempt(n *sagas.Node, r *row) {
 }
 
 // attemptUndo issues the undo, once more. It never expires.
-func (w *work) attemptUndo(n *sagas.Node, r *row) {
+func (w *work) attemptUndo(n place, r *row) {
 	r.Undo.Attempts++
 	r.Status = events.NodeUndoing
 	r.set(w.now + millis(n.Step.Undo.Timeout))
 	w.command(n, r, events.Emit{Topic: r.Undo.Topic, Type: r.Undo.Type, Attempt: r.Undo.Attempts, Phase: events.Compensate})
 }
 
-func (w *work) command(n *sagas.Node, r *row, e events.Emit) {
-	e.Kind, e.Step, e.Node, e.Execution = events.EmitCommand, n.Name, n.ID, r.Execution
+func (w *work) command(n place, r *row, e events.Emit) {
+	e.Kind, e.Step, e.Node, e.Execution = events.EmitCommand, w.label(n), n.row, r.Execution
 	w.emits = append(w.emits, e)
 	w.note(events.EntryCommand, n, r, e.Phase, e.Attempt, "", "")
 	w.bytes += nodeSize(r.NodeState) + len(e.Topic) + len(e.Type) + len(e.Step) + 64
 }
 
-// note adds a fact about a step. n is nil where the definition is not known.
-func (w *work) note(kind events.EntryKind, n *sagas.Node, r *row, phase events.Phase, attempt uint32, code, message string) {
-	e := events.Entry{Kind: kind, Node: r.id, Phase: phase, Execution: r.Execution, Attempt: attempt, Code: code, Message: message}
-	if n != nil {
-		e.Step = n.Name
-	}
-	w.entry(e)
+// note adds a fact about a step; without its name where the definition is not known.
+func (w *work) note(kind events.EntryKind, n place, r *row, phase events.Phase, attempt uint32, code, message string) {
+	w.entry(events.Entry{Kind: kind, Step: w.label(n), Node: r.id, Phase: phase, Execution: r.Execution, Attempt: attempt, Code: code, Message: message})
 }
 
 // done takes the reply that ends a step well.
-func (w *work) done(n *sagas.Node, r *row, attempt uint32, payload []byte) {
+func (w *work) done(n place, r *row, attempt uint32, payload []byte) {
 	if len(payload) == 0 {
 		payload = nil
 	}
@@ -121,35 +118,35 @@ func (w *work) done(n *sagas.Node, r *row, attempt uint32, payload []byte) {
 }
 
 // attemptOver goes on after an attempt that left the outcome open, or that came too late.
-func (w *work) attemptOver(n *sagas.Node, r *row, code, message string) {
+func (w *work) attemptOver(n place, r *row, code, message string) {
 	if usedUp(&n.Step.Retry, attemptsOf(n.Step.Role), r.Attempts) {
 		w.exhausted(n, r, code, message)
 		return
 	}
 	r.Status = events.NodeBackoff
-	r.set(w.now + delay(&n.Step.Retry, w.id, n.ID, events.Forward, r.Attempts))
+	r.set(w.now + delay(&n.Step.Retry, w.id, n.row, events.Forward, r.Attempts))
 }
 
 // exhausted ends a step that gets no further attempt.
-func (w *work) exhausted(n *sagas.Node, r *row, code, message string) {
+func (w *work) exhausted(n place, r *row, code, message string) {
 	if n.Step.Role == sagas.Retriable {
-		w.parkStep(n, r, CodeRetriableGaveUp, fmt.Sprintf("step %q was tried %d times; the last said %s", n.Name, r.Attempts, because(code, message)))
+		w.parkStep(n, r, CodeRetriableGaveUp, fmt.Sprintf("step %q was tried %d times; the last said %s", w.label(n), r.Attempts, because(code, message)))
 		return
 	}
 	w.failStep(n, r, code, message)
 }
 
 // refusedBy ends a step that its participant refuses to do.
-func (w *work) refusedBy(n *sagas.Node, r *row, code, message string) {
+func (w *work) refusedBy(n place, r *row, code, message string) {
 	if n.Step.Role == sagas.Retriable {
-		w.parkStep(n, r, CodeRetriableRejected, fmt.Sprintf("step %q was rejected with %s", n.Name, because(code, message)))
+		w.parkStep(n, r, CodeRetriableRejected, fmt.Sprintf("step %q was rejected with %s", w.label(n), because(code, message)))
 		return
 	}
 	w.failStep(n, r, code, message)
 }
 
 // parkStep keeps a step open that only an answer, or an operator, can bring further.
-func (w *work) parkStep(n *sagas.Node, r *row, code, message string) {
+func (w *work) parkStep(n place, r *row, code, message string) {
 	r.Status = events.NodeBackoff
 	r.set(0)
 	w.parkNow(code, n, message)
@@ -164,10 +161,10 @@ func because(code, message string) string {
 
 // failStep gives a step up. It owes its undo unless every attempt was rejected (L19). A pivot whose effect
 // is possible cannot fail: neither way is safe.
-func (w *work) failStep(n *sagas.Node, r *row, code, message string) {
+func (w *work) failStep(n place, r *row, code, message string) {
 	if n.Step.Role == sagas.Pivot {
 		if !allRejected(r) && !mutant.On("machine-unknown-pivot-fails") {
-			w.parkStep(n, r, CodePivotUnknown, fmt.Sprintf("whether step %q, the pivot, has happened is unknown; the last attempt said %s", n.Name, because(code, message)))
+			w.parkStep(n, r, CodePivotUnknown, fmt.Sprintf("whether step %q, the pivot, has happened is unknown; the last attempt said %s", w.label(n), because(code, message)))
 			return
 		}
 		w.head.Pivot = events.PivotAhead
@@ -177,11 +174,7 @@ func (w *work) failStep(n *sagas.Node, r *row, code, message string) {
 	r.set(0)
 	w.note(events.EntryFailed, n, r, events.Forward, r.Attempts, code, message)
 	w.discharge(n, r)
-	if w.head.Cause == "" {
-		w.head.Cause, w.head.CauseMessage = code, message
-	}
-	w.failedNode = n
-	w.up(n, endedFailed)
+	w.upFailed(n, failure{sagas.Failure{Step: w.label(n), Code: code, Message: message}, n})
 }
 
 // mark notes that an attempt was rejected; it is false when that was known. Attempts beyond the bitmap are
@@ -208,7 +201,7 @@ func allRejected(r *row) bool {
 }
 
 // discharge drops an obligation that nothing stands behind. It is not called once the undo was issued.
-func (w *work) discharge(n *sagas.Node, r *row) {
+func (w *work) discharge(n place, r *row) {
 	if r.Undo == nil || !allRejected(r) {
 		return
 	}
@@ -219,7 +212,7 @@ func (w *work) discharge(n *sagas.Node, r *row) {
 
 // undoStep issues the undo of a step that owes one. An open attempt is not waited for: its participant
 // remembers what the undo undoes, and refuses it afterwards (L15).
-func (w *work) undoStep(n *sagas.Node, r *row) {
+func (w *work) undoStep(n place, r *row) {
 	r.Failed = false
 	r.Payload, r.Answer = nil, nil
 	if r.Undo == nil {
@@ -232,7 +225,7 @@ func (w *work) undoStep(n *sagas.Node, r *row) {
 }
 
 // undone ends a step's compensation.
-func (w *work) undone(n *sagas.Node, r *row, attempt uint32) {
+func (w *work) undone(n place, r *row, attempt uint32) {
 	r.Status, r.Undo = events.NodeUndone, nil
 	r.Answer, r.Failed, r.Held = nil, false, false
 	r.set(0)
@@ -241,7 +234,7 @@ func (w *work) undone(n *sagas.Node, r *row, attempt uint32) {
 }
 
 // undoOver goes on after an attempt of an undo that did not end it.
-func (w *work) undoOver(n *sagas.Node, r *row, code, message string, last bool) {
+func (w *work) undoOver(n place, r *row, code, message string, last bool) {
 	r.Status = events.NodeUndoGap
 	if last || usedUp(&n.Step.Undo.Retry, undoAttempts, r.Undo.Attempts) {
 		if mutant.On("machine-exhausted-undo-counts-as-done") {
@@ -250,29 +243,28 @@ func (w *work) undoOver(n *sagas.Node, r *row, code, message string, last bool) 
 			return
 		}
 		r.set(0)
-		w.parkNow(CodeUndoExhausted, n, fmt.Sprintf("the undo of step %q was tried %d times; the last said %s", n.Name, r.Undo.Attempts, because(code, message)))
+		w.parkNow(CodeUndoExhausted, n, fmt.Sprintf("the undo of step %q was tried %d times; the last said %s", w.label(n), r.Undo.Attempts, because(code, message)))
 		return
 	}
-	r.set(w.now + delay(&n.Step.Undo.Retry, w.id, n.ID, events.Compensate, r.Undo.Attempts))
+	r.set(w.now + delay(&n.Step.Undo.Retry, w.id, n.row, events.Compensate, r.Undo.Attempts))
 }
 
 // stepTimer takes a step's due time.
-func (w *work) stepTimer(n *sagas.Node, r *row) {
-	back := w.head.State == events.Compensating
+func (w *work) stepTimer(n place, r *row) {
 	switch r.Status {
 	case events.NodeActive:
 		if mutant.On("machine-timeout-is-a-rejection") {
 			mark(r, r.Attempts)
 		}
 		w.note(events.EntryUnknown, n, r, events.Forward, r.Attempts, CodeTimeout, "")
-		if back {
+		if !w.forward(n) {
 			r.Status = events.NodeFailed // its undo is on the way here
 			return
 		}
 		w.attemptOver(n, r, CodeTimeout, "no answer in time")
 	case events.NodeBackoff:
 		switch {
-		case back && !mutant.On("machine-retry-while-compensating"):
+		case !w.forward(n) && !mutant.On("machine-retry-while-compensating"):
 			r.Status = events.NodeFailed
 		case usedUp(&n.Step.Retry, attemptsOf(n.Step.Role), r.Attempts):
 			w.exhausted(n, r, CodeTimeout, "no attempt is left")

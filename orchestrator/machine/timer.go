@@ -29,18 +29,18 @@ func (w *work) takeTimer(t *Timer) {
 			return
 		}
 		w.headTimer()
-	case t.Row.Part == events.PartNode && t.Row.N <= 1<<32-3:
+	case t.Row.Part == events.PartNode && t.Row.N <= maxRow:
 		r := w.row(uint32(t.Row.N))
 		if t.Due != r.was && !mutant.On("machine-stale-timer-fires") {
 			w.ignore(ReasonStaleTimer)
 			return
 		}
 		r.set(0)
-		n := w.node(r.id)
+		n, ok := w.placeOf(r)
 		switch {
 		case w.holds():
 			w.hold(r)
-		case n == nil:
+		case !ok || n.Node == nil:
 			w.corrupt = true
 		default:
 			w.nodeTimer(n, r)
@@ -74,15 +74,13 @@ func (w *work) headTimer() {
 }
 
 // nodeTimer takes the due time of a node.
-func (w *work) nodeTimer(n *sagas.Node, r *row) {
+func (w *work) nodeTimer(n place, r *row) {
 	switch n.Kind {
 	case sagas.KindStep:
 		w.stepTimer(n, r)
 	case sagas.KindWait:
-		if r.Status == events.NodeActive && w.head.State == events.Running {
-			w.waited(n, r)
-		}
+		w.waitTimer(n, r)
 	default:
-		w.push(goOn, n)
+		w.walkOn(n, r)
 	}
 }

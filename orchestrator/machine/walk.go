@@ -12,20 +12,22 @@ import (
 type taskKind uint8
 
 const (
-	begin taskKind = 1 // start a node, forward
-	goOn  taskKind = 2 // a Seq or All looks for its next child, in the direction it is going
-	undo  taskKind = 3 // compensate a node
+	begin  taskKind = 1 // start a node, forward
+	goOn   taskKind = 2 // a node with children looks for what is next, forward
+	undo   taskKind = 3 // compensate a node
+	goBack taskKind = 4 // a node with children that is undone looks for the next to undo
 )
 
 type task struct {
 	kind taskKind
-	node *sagas.Node
+	node place
 }
 
 // ending is how a node ended.
 type ending uint8
 
 const (
+	stays       ending = 0 // it did not
 	endedDone   ending = 1
 	endedFailed ending = 2
 	endedUndone ending = 3
@@ -37,7 +39,7 @@ const (
 	costCommand = 16
 )
 
-func (w *work) push(kind taskKind, n *sagas.Node) { w.tasks = append(w.tasks, task{kind, n}) }
+func (w *work) push(kind taskKind, n place) { w.tasks = append(w.tasks, task{kind, n}) }
 
 // full reports whether the decision has done enough: FanOut commands or branches, sixteen times as many
 // cheaper nodes, or half of a record's size.
@@ -57,84 +59,117 @@ func (w *work) run() {
 		switch t.kind {
 		case begin:
 			w.begin(t.node)
-		case goOn:
-			w.goOn(t.node)
 		case undo:
 			w.undo(t.node)
+		default:
+			w.walk(t.kind, t.node)
 		}
 	}
 }
 
-// goOn lets a Seq or All do what is next for it, or leaves that to its timer when the decision is full. One
-// that does not walk in the direction of its instance does nothing: a failure or an undo overtook it.
-func (w *work) goOn(n *sagas.Node) {
-	r := w.row(n.ID)
-	back := w.head.State == events.Compensating
+// walk lets a node with children do what is next for it, or leaves that to its timer when the decision is
+// full. One that does not walk in that direction any more does nothing: a failure or an undo overtook it.
+func (w *work) walk(kind taskKind, n place) {
+	r := w.row(n.row)
+	back := r.Status == events.NodeUndoing
 	switch {
-	case back && r.Status != events.NodeUndoing:
+	case back != (kind == goBack) || w.holds():
 		return
-	case !back && (w.head.State != events.Running || r.Status != events.NodeActive):
+	case !back && (r.Status != events.NodeActive && r.Status != events.NodeClosing || !w.forward(n)):
 		return
 	case w.full():
 		r.set(w.now)
 	case back:
+		r.set(0)
 		w.goBack(n, r)
 	default:
+		r.set(0)
 		w.goForward(n, r)
 	}
+}
+
+// walkOn goes on with a node with children whose timer came.
+func (w *work) walkOn(n place, r *row) {
+	if r.Status == events.NodeUndoing {
+		w.push(goBack, n)
+	} else {
+		w.push(goOn, n)
+	}
+}
+
+// turned drops what was to go on forward when the instance turns round. What goes back already goes on: it
+// is waited for, not begun again.
+func (w *work) turned() {
+	left := w.tasks[:0]
+	for _, t := range w.tasks {
+		if t.kind == goBack {
+			left = append(left, t)
+		}
+	}
+	w.tasks = left
 }
 
 // set changes the row's due time.
 func (r *row) set(due int64) { r.due, r.dirty = due, true }
 
-// up tells a node's parent how it ended.
-func (w *work) up(n *sagas.Node, how ending) {
-	for ; ; n = n.Parent {
-		p := n.Parent
-		if p == nil {
+// up tells a node's parent how it ended, the parent's parent if that ends it too, and so on.
+func (w *work) up(n place, how ending) {
+	for {
+		p, ok := w.parent(n)
+		if !ok {
 			w.rootEnded(how)
 			return
 		}
-		r := w.row(p.ID)
-		r.dirty = true
-		if !w.count(p, r, how) {
+		r := w.row(p.row)
+		if how = w.childEnded(p, r, n, how); how == stays || w.stopped() {
 			return
 		}
-		if how != endedFailed || (p.Kind == sagas.KindAll && p.OnFailure == sagas.LetItFinish) {
-			w.push(goOn, p)
-			return
-		}
-		if r.Status != events.NodeActive {
-			return // its failure went up before
-		}
-		r.Status = events.NodeFailed
-		r.due = 0
+		r.set(0)
+		n = p
 		w.spent += costTask
 	}
 }
 
-// count keeps the parent's position and counters. It is false when they cannot be right.
-func (w *work) count(p *sagas.Node, r *row, how ending) bool {
-	if p.Kind == sagas.KindSeq && !(how == endedUndone && mutant.On("machine-seq-undone-at-once")) {
-		if how == endedDone {
-			r.Index++
-		}
-		return true
+// childEnded keeps a parent's position and counters. It says how the parent ended by it; when it did not, what is
+// next for it has been pushed.
+func (w *work) childEnded(p place, r *row, child place, how ending) ending {
+	if r.Status == events.NodeUndoing {
+		return w.childUndone(p, r, child, how)
 	}
-	if r.Active == 0 {
-		w.corrupt = true
-		return false
+	switch p.Kind {
+	case sagas.KindAll, sagas.KindForEach:
+		return w.branchEnded(p, r, child, how)
+	case sagas.KindTry:
+		return w.triedEnded(p, r, child, how)
 	}
-	r.Active--
-	r.Failed = r.Failed || how == endedFailed
-	return true
+	switch {
+	case r.Status != events.NodeActive || how == endedUndone:
+		return stays
+	case how == endedFailed:
+		r.Status = events.NodeFailed
+		return endedFailed
+	case p.Kind == sagas.KindChoose:
+		r.Status = events.NodeDone
+		return endedDone
+	case p.Kind == sagas.KindSeq:
+		r.Index++
+	}
+	r.dirty = true
+	w.push(goOn, p)
+	return stays
 }
 
 func (w *work) rootEnded(how ending) {
+	if w.stopped() {
+		return
+	}
 	switch how {
 	case endedDone:
 		w.end(events.Completed)
 	case endedFailed:
+		if w.head.Cause == "" {
+			w.head.Cause, w.head.CauseMessage = w.failure.Code, w.failure.Message
+		}
 		w.compensate()
 	case endedUndone:
 		w.end(events.Compensated)

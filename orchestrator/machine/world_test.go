@@ -507,6 +507,24 @@ func (w *world) printRow(ref events.RowRef, value []byte) string {
 	if n.Failed {
 		s += " failed"
 	}
+	if n.Lost != 0 {
+		s += fmt.Sprintf(" lost %d", n.Lost)
+	}
+	if n.Done != 0 {
+		s += fmt.Sprintf(" done %d", n.Done)
+	}
+	if n.Base != 0 || n.Count != 0 {
+		s += fmt.Sprintf(" base %d count %d", n.Base, n.Count)
+	}
+	if n.Prev != 0 {
+		s += fmt.Sprintf(" after %d", n.Prev)
+	}
+	if n.Item != nil {
+		s += " item " + short(string(n.Item))
+	}
+	if n.Code != "" {
+		s += fmt.Sprintf(" because %s said %s", n.Step, n.Code)
+	}
 	if n.HasAnswer {
 		s += " done"
 	}
