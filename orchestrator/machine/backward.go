@@ -97,7 +97,7 @@ func (w *work) goBack(n place, r *row) {
 		w.push(undo, taken)
 	case r.Index > 0 && n.Kind != sagas.KindWhile:
 		r.Index--
-		if together(n.Node) || forks(n.Node) {
+		if forks(n.Node) || together(n.Node) {
 			r.Active++
 		}
 		if together(n.Node) {

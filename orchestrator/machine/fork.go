@@ -56,12 +56,14 @@ func (w *work) goFork(n place, r *row) {
 			return // the next begins when one ends
 		}
 		child := n.child(r, r.Index)
+		if n.Kind == sagas.KindForEach && w.row(child.row).Plan == 0 {
+			w.corrupt = true // the element is lost
+			return
+		}
 		r.Index++
 		r.Active++
 		w.push(goOn, n)
 		w.push(begin, child)
-	case r.Active > 0 && over && leavesOut(n, r) && !mutant.On("machine-join-leaves-branches-open"):
-		w.closeFork(n, r)
 	case r.Active > 0 && !mutant.On("machine-fork-ends-with-open-branches"): // the rest will come
 	default:
 		w.endFork(n, r)
@@ -104,7 +106,7 @@ func (w *work) branchEnded(p place, r *row, child place, how ending) ending {
 		w.keepFailure(r)
 		if p.Join != sagas.JoinAll && !r.Failed && (p.Join == sagas.JoinFirst || w.canLose(p, r)) {
 			r.Failed = p.Join == sagas.JoinFirst
-			w.push(goOn, p)
+			w.nextBranch(p, r)
 			w.undoScope(child) // it stays open until it is undone
 			return stays
 		}
@@ -117,8 +119,16 @@ func (w *work) branchEnded(p place, r *row, child place, how ending) ending {
 		}
 	}
 	r.Active--
-	w.push(goOn, p)
+	w.nextBranch(p, r)
 	return stays
+}
+
+// nextBranch goes on with a fork of which a child ended; what it is decided without is undone from now on.
+func (w *work) nextBranch(n place, r *row) {
+	if r.Active > 0 && decided(n, r) && leavesOut(n, r) && !mutant.On("machine-join-leaves-branches-open") {
+		w.closeFork(n, r)
+	}
+	w.push(goOn, n)
 }
 
 // canLose reports whether enough children can still be done.
@@ -135,7 +145,6 @@ func (w *work) closeFork(n place, r *row) {
 	r.Status, r.Count = events.NodeClosing, r.Index
 	r.set(0)
 	w.entry(events.Entry{Kind: events.EntryScope, Step: w.label(n), Node: n.row, Code: CodeJoined, Message: "the rest is undone"})
-	w.push(goOn, n)
 }
 
 // goClosing undoes the child before, unless it is done or goes back already, or ends the fork.

@@ -22,6 +22,8 @@ func (w *work) begin(n place) {
 		w.choose(n)
 	case sagas.KindForEach:
 		w.beginEach(n)
+	case sagas.KindWhile:
+		w.beginWhile(n)
 	default:
 		w.beginChildren(n)
 	}

@@ -28,6 +28,10 @@ func (w *work) beginEach(n place) {
 			return
 		}
 	}
+	before, room := uint32(0), uint32(0)
+	if n.looped() { // what loops around it began in rows that it takes again has left it a block
+		before, room = w.row(n.row).Base, w.row(n.row).Count
+	}
 	r := w.opened(n)
 	switch {
 	case len(items) > n.Most && !mutant.On("machine-loop-unbounded"):
@@ -39,7 +43,13 @@ func (w *work) beginEach(n place) {
 	}
 	r.Count = uint32(len(items))
 	rows := extent(body(n.Node))
-	if r.Count > 0 {
+	switch {
+	case before != 0 && room >= r.Count:
+		r.Base = before
+		for i := range r.Count {
+			w.row(r.Base + i*rows)
+		}
+	case r.Count > 0:
 		if r.Base = w.block(uint64(r.Count) * uint64(rows)); r.Base == 0 {
 			w.fail(CodeTooLarge, n, fmt.Sprintf("%q: the instance has no room for %d more rows", w.label(n), uint64(r.Count)*uint64(rows)))
 			return
@@ -49,6 +59,16 @@ func (w *work) beginEach(n place) {
 		w.turn(n, r.Base+uint32(i)*rows, uint32(i)).Item = item
 	}
 	w.bytes += size
+	w.push(goOn, n)
+}
+
+// beginWhile begins a While. In rows that it takes again it takes its block again as well.
+func (w *work) beginWhile(n place) {
+	var before uint32
+	if n.looped() {
+		before = w.row(n.row).Base
+	}
+	w.opened(n).Base = before
 	w.push(goOn, n)
 }
 

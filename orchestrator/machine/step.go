@@ -215,13 +215,16 @@ func (w *work) discharge(n place, r *row) {
 func (w *work) undoStep(n place, r *row) {
 	r.Failed = false
 	r.Payload, r.Answer = nil, nil
-	if r.Undo == nil {
+	switch {
+	case r.Undo == nil:
 		r.Status = events.NodeUndone
 		r.set(0)
 		w.up(n, endedUndone)
-		return
+	case w.head.State == events.Running && w.head.Pivot != events.PivotAhead:
+		w.parkNow(CodePastPivot, n, fmt.Sprintf("the undo of step %q, in a scope that failed, would be past the pivot", w.label(n)))
+	default:
+		w.attemptUndo(n, r)
 	}
-	w.attemptUndo(n, r)
 }
 
 // undone ends a step's compensation.

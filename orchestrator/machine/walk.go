@@ -77,6 +77,8 @@ func (w *work) walk(kind taskKind, n place) {
 		return
 	case !back && (r.Status != events.NodeActive && r.Status != events.NodeClosing || !w.forward(n)):
 		return
+	case (back || forks(n.Node)) && r.Index > branches(n, r):
+		w.corrupt = true
 	case w.full():
 		r.set(w.now)
 	case back:
