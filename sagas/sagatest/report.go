@@ -50,6 +50,9 @@ func describe(e *events.Entry) string {
 	if e.Code != "" {
 		parts = append(parts, e.Code)
 	}
+	if e.Who != "" {
+		parts = append(parts, "by "+e.Who)
+	}
 	if e.Message != "" {
 		parts = append(parts, e.Message)
 	}
@@ -76,10 +79,13 @@ func (s *Scenario) fail(format string, args ...any) {
 	if len(open) > 0 {
 		fmt.Fprintf(&b, "\ncommands without an answer: %s", strings.Join(open, ", "))
 	}
-	if ref, due, ok := s.rows.nextTimer(); ok {
+	if at, due, ok := s.rows.nextTimer(); ok {
 		what := "the instance"
-		if ref.Part == events.PartNode {
-			what = s.nodeName(uint32(ref.N))
+		switch at.ref.Part {
+		case events.PartNode:
+			what = s.nodeName(uint32(at.ref.N))
+		case events.PartCorrelation:
+			what = "an event that is kept, or an id that is remembered"
 		}
 		fmt.Fprintf(&b, "\ndue next: %s, at +%s", what, s.since(due))
 	}

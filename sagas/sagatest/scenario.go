@@ -3,7 +3,9 @@ package sagatest
 import (
 	"bytes"
 	"encoding/json"
+	"maps"
 	"reflect"
+	"strconv"
 	"testing"
 	"time"
 
@@ -34,9 +36,12 @@ type Scenario struct {
 	instance events.InstanceID // zero until it is started
 	key      string
 	rows     rows
-	commands []*Command // in the order in which they were decided
+	inbox    []events.InboxMessage // what entities said to one another and was not delivered yet
+	commands []*Command            // in the order in which they were decided
+	emitted  []*Emitted            // likewise
 	standIns map[role]*StandIn
 	log      []line
+	sent     int // events, signals and actions that were given no id
 }
 
 // role is one of the two things a participant does for a step.
@@ -70,15 +75,7 @@ func (s *Scenario) Given(event any) {
 	if !s.instance.IsZero() {
 		s.fail("the saga is started already: a scenario is about one instance")
 	}
-	s.GivenMessage(events.Message{
-		Topic: s.plan.Start.Topic,
-		Key:   []byte("key"),
-		Value: s.encode("the event", event, s.def.EventType()),
-		Headers: []events.Header{
-			{Key: events.HeaderID, Value: []byte("event-1")},
-			{Key: events.HeaderType, Value: []byte(s.plan.Start.Type)},
-		},
-	})
+	s.GivenMessage(s.startMessage(event, "event-1"))
 }
 
 // GivenMessage delivers a record to the saga, exactly as it is: for definitions that read keys, types or
@@ -86,27 +83,88 @@ func (s *Scenario) Given(event any) {
 // instance fails the test.
 func (s *Scenario) GivenMessage(m events.Message) {
 	s.t.Helper()
-	if m.Time == 0 {
-		m.Time = s.now
+	start := s.starts(&m)
+	if !s.instance.IsZero() && start.Instance != s.instance {
+		s.fail("the event starts another instance, by key %q and id %q", start.Key, start.MessageID)
 	}
-	routes, err := s.machine.Routes(&m)
-	if err != nil {
-		s.fail("the event is refused: %v", err)
-	}
-	route := routes[0]
-	switch {
-	case route.Kind != events.InputEvent:
-		s.fail("the event does not start the saga: %s", route.Reason)
-	case !s.instance.IsZero() && route.Instance != s.instance:
-		s.fail("the event starts another instance, by key %q and id %q", route.Start.Key, route.Start.MessageID)
-	}
-	d := s.decide(events.Input{Kind: events.InputEvent, Topic: m.Topic, MessageID: route.Start.MessageID},
-		func() *events.Decision { return s.machine.Start(s.rows, s.now, *route.Start) })
+	d := s.start(&m, start)
 	if d.Outcome == events.Quarantined {
 		s.fail("the event is quarantined: %s", d.Reason)
 	}
-	s.instance, s.key = route.Instance, route.Start.Key
+	s.instance, s.key = start.Instance, start.Key
 	s.settle()
+}
+
+// GivenAgain delivers another event that would start the saga for the same business key, with an id of its own,
+// and gives what became of it, and why: what the definition's During and After say. When it starts a new
+// instance, the scenario is about that one from now on.
+func (s *Scenario) GivenAgain(event any) (outcome events.Outcome, reason string) {
+	s.t.Helper()
+	if s.instance.IsZero() {
+		s.fail("nothing started the saga: begin with Given")
+	}
+	m := s.startMessage(event, s.id("event"))
+	start := s.starts(&m)
+	if start.Key != s.key {
+		s.fail("the event is about the business key %q, not %q", start.Key, s.key)
+	}
+	d := s.start(&m, start)
+	if d.Outcome == events.Applied {
+		s.instance = start.Instance
+	}
+	s.settle()
+	return d.Outcome, d.Reason
+}
+
+func (s *Scenario) startMessage(event any, id string) events.Message {
+	s.t.Helper()
+	return events.Message{
+		Topic: s.plan.Start.Topic,
+		Key:   []byte("key"),
+		Value: s.encode("the event", event, s.def.EventType()),
+		Headers: []events.Header{
+			{Key: events.HeaderID, Value: []byte(id)},
+			{Key: events.HeaderType, Value: []byte(s.plan.Start.Type)},
+		},
+	}
+}
+
+// starts finds what a record starts.
+func (s *Scenario) starts(m *events.Message) *machine.Start {
+	s.t.Helper()
+	why := ""
+	for _, r := range s.routes(m) {
+		if r.Start != nil {
+			return r.Start
+		}
+		why = r.Reason
+	}
+	s.fail("the event does not start the saga: %s", why)
+	return nil
+}
+
+func (s *Scenario) start(m *events.Message, start *machine.Start) *events.Decision {
+	s.t.Helper()
+	return s.decide(events.Input{Kind: events.InputEvent, Topic: m.Topic, MessageID: start.MessageID},
+		func() *events.Decision { return s.machine.Start(s.rows, s.now, *start) })
+}
+
+func (s *Scenario) routes(m *events.Message) []machine.Route {
+	s.t.Helper()
+	if m.Time == 0 {
+		m.Time = s.now
+	}
+	routes, err := s.machine.Routes(m)
+	if err != nil {
+		s.fail("the event is refused: %v", err)
+	}
+	return routes
+}
+
+// id makes one for a message to which the test gives none.
+func (s *Scenario) id(what string) string {
+	s.sent++
+	return what + "-" + strconv.Itoa(s.sent+1)
 }
 
 // Now is the time on the scenario's clock.
@@ -188,8 +246,8 @@ func (s *Scenario) Code(want string) {
 // Purged fails the test unless nothing is left of the instance.
 func (s *Scenario) Purged() {
 	s.t.Helper()
-	if s.instance.IsZero() || len(s.rows) > 0 {
-		s.fail("%d rows of the instance are left", len(s.rows))
+	if n := s.rows.of(s.instance); s.instance.IsZero() || n > 0 {
+		s.fail("%d rows of the instance are left", n)
 	}
 }
 
@@ -229,12 +287,17 @@ func Data[T any](s *Scenario) T {
 	return *d
 }
 
-// settle does what is due now and lets stand-ins answer, until neither has anything left to do.
+// settle delivers what entities say to one another, does what is due now and lets stand-ins answer, until there
+// is nothing left to do.
 func (s *Scenario) settle() {
 	s.t.Helper()
 	for range maxInputs {
-		if ref, due, ok := s.rows.nextTimer(); ok && due <= s.now {
-			s.fire(ref, due)
+		if len(s.inbox) > 0 {
+			m := s.inbox[0]
+			s.inbox = s.inbox[1:]
+			s.message(&m)
+		} else if at, due, ok := s.rows.nextTimer(); ok && due <= s.now {
+			s.fire(at, due)
 		} else if !s.answerOne() {
 			return
 		}
@@ -242,13 +305,19 @@ func (s *Scenario) settle() {
 	s.fail("there is no end to what is due now")
 }
 
-func (s *Scenario) fire(ref events.RowRef, due int64) {
+func (s *Scenario) message(m *events.InboxMessage) {
 	s.t.Helper()
-	d := s.decide(events.Input{Kind: events.InputTimer, Row: ref, Due: due, MessageID: "timer"}, func() *events.Decision {
-		return s.machine.Timer(s.rows, s.now, machine.Timer{Instance: s.instance, Row: ref, Due: due})
+	s.decide(events.Input{Kind: events.InputMessage, MessageID: s.id("message")},
+		func() *events.Decision { return s.inputs().Message(s.rows, s.now, m) })
+}
+
+func (s *Scenario) fire(at place, due int64) {
+	s.t.Helper()
+	d := s.decide(events.Input{Kind: events.InputTimer, Row: at.ref, Due: due, MessageID: "timer"}, func() *events.Decision {
+		return s.machine.Timer(s.rows, s.now, machine.Timer{Instance: at.of, Row: at.ref, Due: due})
 	})
 	if d.Outcome == events.Ignored {
-		s.fail("the machine does not know its own timer of the %s row %d: %s", ref.Part, ref.N, d.Reason)
+		s.fail("the machine does not know its own timer of the %s row %d: %s", at.ref.Part, at.ref.N, d.Reason)
 	}
 }
 
@@ -288,18 +357,45 @@ func (s *Scenario) apply(r *events.Record) {
 	if err != nil {
 		s.fail("%v", err)
 	}
-	if d.Purge {
-		clear(s.rows)
-		s.log = append(s.log, line{time: s.now, text: "purged"})
+	if d.Reason != "" {
+		s.log = append(s.log, line{time: s.now, text: d.Reason})
 	}
-	for _, c := range d.Rows {
-		s.rows[c.Ref] = row{c.Value, c.Due}
+	if d.Purge {
+		maps.DeleteFunc(s.rows, func(p place, _ row) bool { return p.of == d.Instance })
+		if d.Instance == s.instance {
+			s.log = append(s.log, line{time: s.now, text: "purged"})
+		}
+	}
+	for i := range d.Rows {
+		c := &d.Rows[i]
+		at := place{d.Whose(c), c.Ref}
+		if c.Gone {
+			delete(s.rows, at)
+		} else {
+			s.rows[at] = row{c.Value, c.Due}
+		}
 	}
 	for i := range d.Entries {
 		s.log = append(s.log, line{time: s.now, entry: &d.Entries[i]})
 	}
 	for i := range messages {
-		s.commands = append(s.commands, s.command(messages[i]))
+		s.emit(&d.Emits[i], messages[i])
+	}
+}
+
+func (s *Scenario) emit(e *events.Emit, m events.Message) {
+	s.t.Helper()
+	switch e.Kind {
+	case events.EmitCommand:
+		s.commands = append(s.commands, s.command(e, m))
+	case events.EmitEvent:
+		s.emitted = append(s.emitted, &Emitted{Emit: e.Step, Topic: m.Topic, Type: e.Type, Key: string(m.Key), Payload: m.Value, Headers: m.Headers, s: s})
+	case events.EmitMessage:
+		msg, err := events.DecodeInboxMessage(m.Value)
+		if err != nil {
+			s.fail("what one entity says to another cannot be read: %v", err)
+		}
+		s.inbox = append(s.inbox, *msg)
 	}
 }
 
@@ -323,15 +419,31 @@ func (s *Scenario) encode(what string, v any, want reflect.Type) []byte {
 	return b
 }
 
-func (s *Scenario) nodeName(id uint32) string {
-	if int(id) < len(s.plan.Nodes) {
-		return s.plan.Nodes[id].Name
+// nodeName is the name of the node that a row of the instance belongs to. Rows of loops have numbers of their
+// own.
+func (s *Scenario) nodeName(row uint32) string {
+	if int(row) >= len(s.plan.Nodes) {
+		raw, _, _ := s.rows.Row(s.instance, events.RowRef{Part: events.PartNode, N: uint64(row)})
+		n, err := events.DecodeNode(raw)
+		if err != nil || n.Plan == 0 {
+			return ""
+		}
+		row = n.Plan - 1
+	}
+	if int(row) < len(s.plan.Nodes) {
+		return s.plan.Nodes[row].Name
 	}
 	return ""
 }
 
-// rows are the instance's, as the machine reads them.
-type rows map[events.RowRef]row
+// rows are those of the instance, of its business key and of the correlations it waits at, as the machine reads
+// them.
+type rows map[place]row
+
+type place struct {
+	of  events.InstanceID
+	ref events.RowRef
+}
 
 type row struct {
 	value []byte
@@ -339,20 +451,30 @@ type row struct {
 }
 
 // Row is of machine.View.
-func (r rows) Row(_ events.InstanceID, ref events.RowRef) (value []byte, due int64, ok bool) {
-	x, ok := r[ref]
+func (r rows) Row(of events.InstanceID, ref events.RowRef) (value []byte, due int64, ok bool) {
+	x, ok := r[place{of, ref}]
 	return x.value, x.due, ok
 }
 
+// of counts the rows of an entity.
+func (r rows) of(id events.InstanceID) (n int) {
+	for at := range r {
+		if at.of == id {
+			n++
+		}
+	}
+	return n
+}
+
 // nextTimer is the row that is due first; of several, the first in the order of the store.
-func (r rows) nextTimer() (ref events.RowRef, due int64, ok bool) {
+func (r rows) nextTimer() (at place, due int64, ok bool) {
 	for k, x := range r {
 		if x.due == 0 {
 			continue
 		}
-		if !ok || x.due < due || x.due == due && (k.Part < ref.Part || k.Part == ref.Part && k.N < ref.N) {
-			ref, due, ok = k, x.due, true
+		if !ok || x.due < due || x.due == due && bytes.Compare(events.RowKey(k.of, k.ref), events.RowKey(at.of, at.ref)) < 0 {
+			at, due, ok = k, x.due, true
 		}
 	}
-	return ref, due, ok
+	return at, due, ok
 }

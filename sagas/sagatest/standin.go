@@ -12,10 +12,11 @@ type StandIn struct {
 	s       *Scenario
 	role    role
 	answers []func(*Command)
-	given   int
+	given   map[string]int // by step: each turn of a loop begins with the first
 }
 
-// On gives the stand-in for a step's commands.
+// On gives the stand-in for a step's commands. For a step of a loop, NAME stands in for the turns that have none
+// of their own, as NAME[2].
 func (s *Scenario) On(step string) *StandIn { s.t.Helper(); return s.on(role{step, events.Forward}) }
 
 // OnUndo gives the stand-in for a step's undos.
@@ -34,7 +35,7 @@ func (s *Scenario) AllDone() {
 		}
 		for _, r := range []role{{n.Name, events.Forward}, {n.Name, events.Compensate}} {
 			if s.standIns[r] == nil {
-				in := &StandIn{s: s, role: r}
+				in := &StandIn{s: s, role: r, given: map[string]int{}}
 				s.standIns[r] = in
 				in.answers = append(in.answers, func(c *Command) { c.deliver(events.ReplyDone, "", nil) })
 			}
@@ -48,7 +49,7 @@ func (s *Scenario) on(r role) *StandIn {
 	s.check(r)
 	in := s.standIns[r]
 	if in == nil {
-		in = &StandIn{s: s, role: r}
+		in = &StandIn{s: s, role: r, given: map[string]int{}}
 		s.standIns[r] = in
 	}
 	return in
@@ -57,7 +58,7 @@ func (s *Scenario) on(r role) *StandIn {
 // Done answers that the effect is there; see Command.Done.
 func (in *StandIn) Done(reply any) *StandIn {
 	in.s.t.Helper()
-	types, _ := in.s.def.StepTypes(in.role.step)
+	types, _ := in.s.def.StepTypes(base(in.role.step))
 	typ := types.Reply
 	if in.role.phase == events.Compensate {
 		typ = types.UndoReply
@@ -93,12 +94,15 @@ func (s *Scenario) answerOne() bool {
 	s.t.Helper()
 	for _, c := range s.commands {
 		in := s.standIns[c.role()]
+		if in == nil {
+			in = s.standIns[role{base(c.Step), c.Phase}]
+		}
 		if c.asked || c.answered || in == nil || len(in.answers) == 0 {
 			continue
 		}
-		c.asked, c.seen = true, true
-		answer := in.answers[min(in.given, len(in.answers)-1)]
-		in.given++
+		c.asked = true
+		answer := in.answers[min(in.given[c.Step], len(in.answers)-1)]
+		in.given[c.Step]++
 		answer(c)
 		return true
 	}
