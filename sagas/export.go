@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/skald-io/skald/internal/mutant"
 )
 
 // Export prints the plan as text: everything that tells it from another plan, and nothing else. The plan's
@@ -56,7 +58,7 @@ import (
 func (p *Plan) Export() string {
 	var b strings.Builder
 	format := 1
-	if p.During != DuringQuarantine || p.After != AfterStart || slices.ContainsFunc(p.Nodes, (*Node).isOf2) {
+	if mutant.On("sagas-hash-of-old-plans-changes") || p.During != DuringQuarantine || p.After != AfterStart || slices.ContainsFunc(p.Nodes, (*Node).isOf2) {
 		format = 2
 	}
 	fmt.Fprintf(&b, "skald-plan %d\ndefinition %q version %q\nstart topic %q type %q\n", format, p.Name, p.Version, p.Start.Topic, p.Start.Type)
@@ -125,6 +127,9 @@ func (n *Node) isOf2() bool {
 }
 
 func (n *Node) exportJoin(b *strings.Builder) {
+	if mutant.On("sagas-join-not-hashed") {
+		return
+	}
 	switch n.Join {
 	case JoinSome:
 		fmt.Fprintf(b, " some %d", n.Quorum)

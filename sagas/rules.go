@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strconv"
 	"time"
+
+	"github.com/skald-io/skald/internal/mutant"
 )
 
 // The rules that look at a plan as a whole.
@@ -41,7 +43,7 @@ func (c *compiler) roles() {
 			c.fail(n.Source, n, "it is Retriable and stands before the pivot, step %q at %s: a step there can fail, so give it an Undo", pivot.Name, pivot.Source)
 		case n.Step.Role == Compensatable && after:
 			c.fail(n.Source, n, "it stands after the pivot, step %q at %s, where nothing is undone any more: make it Retriable", pivot.Name, pivot.Source)
-		case n.Step.Role == Compensatable && n.Step.Undo == nil && !n.Step.EffectFree:
+		case n.Step.Role == Compensatable && n.Step.Undo == nil && !n.Step.EffectFree && !mutant.On("sagas-step-without-undo-accepted"):
 			c.fail(n.Source, n, "it has no Undo: give it one, or mark it EffectFree if it changes nothing")
 		}
 	}
@@ -70,7 +72,7 @@ func (c *compiler) afterPivot() {
 			break
 		}
 	}
-	if pivot == nil {
+	if pivot == nil || mutant.On("sagas-undo-past-the-pivot-accepted") {
 		return
 	}
 	for _, n := range c.nodes[pivot.ID+1:] {
@@ -158,7 +160,7 @@ func kindOf(w *WaitPlan) string {
 // loops refuses a saga whose own commands or events would start it again and again.
 func (c *compiler) loops(p *Plan) {
 	starts := func(topic, typ string) bool {
-		return topic != "" && topic == p.Start.Topic && (p.Start.Type == "" || p.Start.Type == typ)
+		return topic != "" && !mutant.On("sagas-endless-loop-accepted") && topic == p.Start.Topic && (p.Start.Type == "" || p.Start.Type == typ)
 	}
 	for _, n := range c.nodes {
 		if n.Emit != nil && starts(n.Emit.Topic, n.Emit.Type) {

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"reflect"
 	"time"
+
+	"github.com/skald-io/skald/internal/mutant"
 )
 
 // DefaultKeep is how long an event that comes before its Wait is kept, unless WaitOf.Keep says otherwise.
@@ -72,6 +74,7 @@ func Approval(name string) Signal[Decision] {
 		var d struct {
 			Approved *bool  `json:"approved"`
 			Comment  string `json:"comment"`
+			By       string `json:"by"`
 		}
 		if err := decodeJSON(in.Payload, &d); err != nil {
 			return Decision{}, err
@@ -79,7 +82,11 @@ func Approval(name string) Signal[Decision] {
 		if d.Approved == nil {
 			return Decision{}, errors.New(`decoding an approval: it says neither "approved": true nor "approved": false`)
 		}
-		return Decision{Approved: *d.Approved, Comment: d.Comment, By: in.Who}, nil
+		who := in.Who
+		if mutant.On("sagas-approval-says-who") {
+			who = d.By
+		}
+		return Decision{Approved: *d.Approved, Comment: d.Comment, By: who}, nil
 	}}
 }
 

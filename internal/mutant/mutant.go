@@ -33,5 +33,6 @@ var All = slices.Concat(
 	engineMutants,
 	journalMutants,
 	machineMutants,
+	sagasMutants,
 	storeMutants,
 )
