@@ -39,6 +39,8 @@ type Needs struct {
 	Inputs    []string // domain topics, which must exist
 	Commands  []string // topics of commands, which must exist
 	Lifecycle bool     // <app>.lifecycle must exist
+	// Transactional are those of Commands that are written in transactions (L16).
+	Transactional []string
 }
 
 // Kafka is a connection to a cluster.

@@ -49,7 +49,7 @@ type command struct {
 var commands []command
 
 func init() {
-	commands = []command{devCommand, topicsPlanCommand, topicsApplyCommand, journalCatCommand, rebuildCommand, versionCommand}
+	commands = []command{devCommand, topicsPlanCommand, topicsApplyCommand, topicsACLCommand, journalCatCommand, rebuildCommand, versionCommand}
 }
 
 // usageError is the user's: it is printed with the usage, and the exit code is 2.

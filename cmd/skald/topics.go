@@ -116,10 +116,54 @@ var topicsApplyCommand = command{
 	},
 }
 
+var topicsACLCommand = command{
+	name:    "topics acl",
+	args:    "[--app NAME] [flags] [-o json]",
+	summary: "print the least rights that the nodes need, one by one",
+	about: `Prints each operation on each resource that the nodes of an application do, and what for: the whole list, under
+which Skald is tested. What Kafka derives from others (Describe from Read, Write and Delete) is not in it.
+"skald topics plan" prints the same as commands of kafka-acls.sh, with those for participants.`,
+	setup: func(f *flag.FlagSet) func(context.Context, *env) error {
+		c := connectionFlags(f)
+		p := planFlags(f, c)
+		out := outputFlag(f)
+		return func(ctx context.Context, e *env) error {
+			if _, err := c.load(e); err != nil {
+				return err
+			}
+			if _, err := p.plan(f); err != nil {
+				return err
+			}
+			all := kafka.Permissions(orchestrator.Needs{App: c.app, Inputs: p.inputs, Commands: p.commands, Transactional: p.transactional, Lifecycle: p.Lifecycle})
+			s := newScreen(e)
+			if *out == "json" {
+				views := []rightView{}
+				for _, x := range all {
+					views = append(views, rightView{x.Resource, x.Name, x.Prefixed, x.Operation, x.Why})
+				}
+				s.Object(views)
+				return nil
+			}
+			for _, x := range all {
+				s.Result(fmt.Sprintf("%-70s %s", x, x.Why))
+			}
+			return nil
+		}
+	},
+}
+
+type rightView struct {
+	Resource  string `json:"resource"`
+	Name      string `json:"name"`
+	Prefixed  bool   `json:"prefixed"`
+	Operation string `json:"operation"`
+	Why       string `json:"why"`
+}
+
 type planOptions struct {
 	c *connection
 	kafka.PlanOptions
-	inputs, commands list
+	inputs, commands, transactional list
 }
 
 func planFlags(f *flag.FlagSet, c *connection) *planOptions {
@@ -129,6 +173,7 @@ func planFlags(f *flag.FlagSet, c *connection) *planOptions {
 	f.IntVar(&p.MinISR, "min-isr", 2, "copies that must have a record before it is acknowledged `N`")
 	f.Var(&p.inputs, "input", "topic of events that sagas start on; may be given several times `TOPIC`")
 	f.Var(&p.commands, "command", "topic that commands are sent to; may be given several times `TOPIC`")
+	f.Var(&p.transactional, "transactional", "one of them that is written in transactions; may be given several times `TOPIC`")
 	f.BoolVar(&p.Lifecycle, "lifecycle", false, "also <app>.lifecycle, which announces the ends of sagas")
 	f.BoolVar(&p.Create, "create", false, "create the topics of --input and --command too")
 	f.StringVar(&p.Engine, "engine", "User:skald", "principal of the nodes, for the ACLs `PRINCIPAL`")
@@ -138,7 +183,7 @@ func planFlags(f *flag.FlagSet, c *connection) *planOptions {
 
 func (p *planOptions) plan(f *flag.FlagSet) (kafka.TopicPlan, error) {
 	o := p.PlanOptions
-	o.App, o.Inputs, o.Commands = p.c.app, p.inputs, p.commands
+	o.App, o.Inputs, o.Commands, o.Transactional = p.c.app, p.inputs, p.commands, p.transactional
 	minISRSet := false
 	f.Visit(func(x *flag.Flag) { minISRSet = minISRSet || x.Name == "min-isr" })
 	switch {

@@ -30,11 +30,21 @@ func (c *Client) Check(ctx context.Context, n orchestrator.Needs) (warnings []er
 		all = append(all, names.Lifecycle())
 	}
 	all = append(append(all, n.Inputs...), n.Commands...)
-	topics, err := c.Topics(ctx, all...)
+	lacking, err := c.forbidden(ctx, Permissions(n))
 	if err != nil {
 		return nil, err
 	}
 	var errs []error
+	for _, p := range lacking {
+		errs = append(errs, notAllowed(p))
+	}
+	if len(errs) > 0 { // what else is wrong cannot be seen
+		return nil, errors.Join(errs...)
+	}
+	topics, err := c.Topics(ctx, all...)
+	if err != nil {
+		return nil, err
+	}
 	bad := func(e *Error) { errs = append(errs, e) }
 	risk := func(e *Error) { warnings = append(warnings, e) }
 	seen := make(map[string]bool)

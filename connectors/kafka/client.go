@@ -211,20 +211,14 @@ func (c *Client) Topics(ctx context.Context, names ...string) (map[string]orches
 	if len(known) == 0 {
 		return out, nil
 	}
-	configs, err := adm.DescribeTopicConfigs(ctx, known...)
+	configs, err := c.topicConfigs(ctx, known)
 	if err != nil {
 		return nil, c.unreachable(err)
 	}
-	for _, rc := range configs {
-		if rc.Err != nil {
-			continue // not allowed, or deleted meanwhile
-		}
-		t := out[rc.Name]
-		t.Config = make(map[string]string, len(rc.Configs))
-		for _, kv := range rc.Configs {
-			t.Config[kv.Key] = kv.MaybeValue()
-		}
-		out[rc.Name] = t
+	for name, config := range configs {
+		t := out[name]
+		t.Config = config
+		out[name] = t
 	}
 	return out, nil
 }

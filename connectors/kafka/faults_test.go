@@ -398,12 +398,12 @@ func TestThePlanPrintsTheRightsOfEngineAndParticipants(t *testing.T) {
 	text := kafka.Plan(kafka.PlanOptions{App: "shop", Inputs: []string{"orders"}, Commands: []string{"payments"}}).String()
 	for _, want := range []string{
 		"shop.journal: ", "12 partitions, replication 3", "message.timestamp.type=LogAppendTime", "min.insync.replicas=2", "retention.ms=-1",
-		"--add --allow-principal User:skald --topic shop.journal --operation Read --operation Write --operation Describe --operation DescribeConfigs --operation Delete\n",
-		"--allow-principal User:skald --topic orders --operation Read --operation Describe --operation DescribeConfigs\n",
-		"--allow-principal User:skald --topic payments --operation Write --operation Describe --operation DescribeConfigs\n",
+		"--add --allow-principal User:skald --topic shop.journal --operation Read --operation Write --operation Delete --operation DescribeConfigs\n",
+		"--allow-principal User:skald --topic orders --operation Read\n",
+		"--allow-principal User:skald --topic payments --operation Write\n",
 		"--allow-principal User:skald --group shop --operation Read\n",
-		"--allow-principal User:participant --topic payments --operation Read --operation Describe\n",
-		"--allow-principal User:participant --topic shop.replies --operation Write --operation Describe\n",
+		"--allow-principal User:participant --topic payments --operation Read\n",
+		"--allow-principal User:participant --topic shop.replies --operation Write\n",
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("%q is not in\n%s", want, text)

@@ -13,6 +13,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 
 	"github.com/skald-io/skald/events"
+	"github.com/skald-io/skald/orchestrator"
 )
 
 // PlanOptions say for what to plan. App is required.
@@ -24,6 +25,8 @@ type PlanOptions struct {
 	Inputs      []string // domain topics that are read
 	Commands    []string // topics that commands, and emitted events, are written to
 	Lifecycle   bool     // plan <app>.lifecycle too
+	// Transactional are those of Commands that are written in transactions.
+	Transactional []string
 	// Create plans Inputs and Commands as topics too, which otherwise belong to others. The demo does.
 	Create bool
 
@@ -44,14 +47,6 @@ type PlannedTopic struct {
 	Replication int
 	Config      map[string]string
 	Why         string
-}
-
-// ACL allows one principal some operations on one resource.
-type ACL struct {
-	Principal  string
-	Resource   string // "topic" or "group"
-	Name       string
-	Operations []string
 }
 
 // Plan says which topics and rights an application needs, and no more than that.
@@ -109,39 +104,13 @@ func Plan(o PlanOptions) TopicPlan {
 		}
 	}
 
-	allow := func(principal, resource, name string, ops ...string) {
-		for i := range p.ACLs {
-			if a := &p.ACLs[i]; a.Principal == principal && a.Resource == resource && a.Name == name {
-				for _, op := range ops {
-					if !slices.Contains(a.Operations, op) {
-						a.Operations = append(a.Operations, op)
-					}
-				}
-				return
-			}
-		}
-		p.ACLs = append(p.ACLs, ACL{principal, resource, name, ops})
-	}
-	// Delete on a topic is also the right to trim it.
-	allow(o.Engine, "topic", names.Journal(), "Read", "Write", "Describe", "DescribeConfigs", "Delete")
-	allow(o.Engine, "topic", names.Inbox(), "Read", "Write", "Describe", "DescribeConfigs", "Delete")
-	allow(o.Engine, "topic", names.Replies(), "Read", "Describe", "DescribeConfigs", "Delete")
-	allow(o.Engine, "topic", names.Meta(), "Read", "Write", "Describe", "DescribeConfigs")
-	allow(o.Engine, "topic", names.Quarantine(), "Write", "Describe", "DescribeConfigs")
-	if o.Lifecycle {
-		allow(o.Engine, "topic", names.Lifecycle(), "Write", "Describe", "DescribeConfigs")
-	}
-	for _, t := range o.Inputs {
-		allow(o.Engine, "topic", t, "Read", "Describe", "DescribeConfigs")
-	}
+	p.ACLs = acls(o.Engine, Permissions(orchestrator.Needs{App: o.App, Inputs: o.Inputs, Commands: o.Commands, Transactional: o.Transactional, Lifecycle: o.Lifecycle}))
+	var participant []Permission
 	for _, t := range o.Commands {
-		allow(o.Engine, "topic", t, "Write", "Describe", "DescribeConfigs")
+		participant = append(participant, Permission{Resource: "topic", Name: t, Operation: "Read"})
 	}
-	allow(o.Engine, "group", o.App, "Read")
-	for _, t := range o.Commands {
-		allow(o.Participant, "topic", t, "Read", "Describe")
-	}
-	allow(o.Participant, "topic", names.Replies(), "Write", "Describe")
+	participant = append(participant, Permission{Resource: "topic", Name: names.Replies(), Operation: "Write"})
+	p.ACLs = append(p.ACLs, acls(o.Participant, participant)...)
 	return p
 }
 
@@ -160,11 +129,6 @@ func (p TopicPlan) String() string {
 		fmt.Fprintf(&b, "  %s\n", a)
 	}
 	return b.String()
-}
-
-func (a ACL) String() string {
-	return fmt.Sprintf("kafka-acls.sh --bootstrap-server \"$BROKERS\" --add --allow-principal %s --%s %s --operation %s",
-		a.Principal, a.Resource, a.Name, strings.Join(a.Operations, " --operation "))
 }
 
 // Applied says what Apply found and did.

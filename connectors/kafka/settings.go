@@ -49,7 +49,7 @@ var settings = []Setting{
 	{Key: "kafka.append-timeout", Java: "delivery.timeout.ms", Arg: "DURATION", Default: "30s", Help: "how long an append to the journal may go without an answer before its outcome counts as unknown", Set: span(func(c *Config) *time.Duration { return &c.AppendTimeout })},
 	{Key: "kafka.linger", Arg: "DURATION", Default: "0s", Help: "how long a produced record waits for company", Set: span(func(c *Config) *time.Duration { return &c.Linger })},
 	{Key: "kafka.max-message-bytes", Arg: "BYTES", Default: "1048576", Help: "the largest batch that is produced, before compression; at most the topics' max.message.bytes", Set: number(func(c *Config) *int { return &c.MaxMessageBytes })},
-	{Key: "kafka.max-fetch-bytes", Arg: "BYTES", Default: "8388608", Help: "the largest fetch from one broker", Set: number(func(c *Config) *int { return &c.MaxFetchBytes })},
+	{Key: "kafka.max-fetch-bytes", Arg: "BYTES", Default: "2097152", Help: "the largest fetch from one broker", Set: number(func(c *Config) *int { return &c.MaxFetchBytes })},
 
 	{Key: "kafka.tls.enabled", Arg: "BOOL", Default: "true when any other kafka.tls setting is made", Help: "encrypt connections and check the brokers' certificates", Set: yes(func(c *Config) *bool { return &c.TLS.Enabled })},
 	{Key: "kafka.tls.ca-file", Java: "ssl.truststore.location", Arg: "FILE", Default: "whom the system trusts", Help: "who may sign the brokers' certificates: PEM, PKCS #12 or JKS", Set: text(func(c *Config) *string { return &c.TLS.Trust.File })},

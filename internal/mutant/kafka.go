@@ -14,4 +14,5 @@ var kafkaMutants = []Mutant{
 	{"kafka-unsupported-security-ignored", "§7", "a Java property about security that is not supported is passed over with a warning", Test{"connectors/kafka", "^TestSecurityThatIsNotSupportedIsRefusedAndWhatIsUnknownIsWarnedAbout$"}},
 	{"kafka-token-file-read-once", "§7", "a token file that is renewed is not read again", Test{"connectors/kafka", "^TestATokenOrPasswordInAFileIsReadAnewAtEachAuthentication$"}},
 	{"kafka-any-host-is-any-certificate", "§7", "with host names unchecked, certificates are not checked at all", Test{"connectors/kafka", "^TestACertificateOfAnotherHostIsTakenOnlyWhenToldAndOfAnotherAuthorityNever$"}},
+	{"kafka-rights-not-asked", "§7", "a right that is missing is found out at work, and not at the start", Test{"connectors/kafka", "^TestEachRightThatIsMissingIsNamedAtTheStartAndNoOtherIsNeeded$"}},
 }
