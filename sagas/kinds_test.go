@@ -141,6 +141,16 @@ func TestKindsCompileToWhatTheEngineReads(t *testing.T) {
 	}
 }
 
+func TestAPlanKnowsItsTopics(t *testing.T) {
+	p := plan(t, Everything)
+	if got := strings.Join(p.Reads(), " "); got != "payments purchases shipments" {
+		t.Errorf("it reads %s", got)
+	}
+	if got := strings.Join(p.Writes(), " "); got != "courier.commands notifications.commands payments.commands picking.commands shipments" {
+		t.Errorf("it writes %s", got)
+	}
+}
+
 func TestFunctionsOfEveryKindReadAndChangeTheData(t *testing.T) {
 	p := plan(t, Everything)
 	data := &Purchase{ID: "p-1", Customer: "c-1", Lines: []Line{{SKU: "pen"}, {SKU: "ink", Units: []int{4, 5}}}}
