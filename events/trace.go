@@ -93,6 +93,16 @@ type SagaTrace struct {
 	Parent SpanContext // of the event that started it; zero: it had none
 }
 
+// Sampled reports whether the spans of the saga with that Head.Trace are recorded.
+func Sampled(trace []Header) bool {
+	for i := range trace {
+		if h := &trace[i]; h.Key == headerTraced && len(h.Value) == 1 {
+			return h.Value[0]&FlagSampled != 0
+		}
+	}
+	return false
+}
+
 // TraceOf reads Head.Trace. ok is false for a saga that is not traced.
 func TraceOf(id InstanceID, trace []Header) (t SagaTrace, ok bool) {
 	for i := range trace {

@@ -89,6 +89,9 @@ func TestASagaNobodyTracesHandsItsContextOnAsItCame(t *testing.T) {
 }
 
 func TestATraceWithoutParentIsNamedLikeItsInstance(t *testing.T) {
+	if Sampled(nil) || Sampled(MarkTraced(nil, 0)) || !Sampled(MarkTraced(nil, FlagSampled)) {
+		t.Error("the mark's flag is misread")
+	}
 	bad := []Header{{HeaderTraceParent, []byte("00-1-2-01")}, {HeaderTraceState, []byte("a=b")}, {HeaderBaggage, []byte("k=v")}}
 	marked := MarkTraced(bad, 0)
 	if got, ok := TraceOf(sampleID, marked); !ok || got.Saga.Trace != sampleID || got.Saga.Flags != 0 || got.Parent != (SpanContext{}) {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/skald-io/skald/events"
+	"github.com/skald-io/skald/internal/mutant"
 	"github.com/skald-io/skald/orchestrator/machine"
 	"github.com/skald-io/skald/orchestrator/store"
 	"github.com/skald-io/skald/sagas"
@@ -308,7 +309,7 @@ const (
 // census begins to count. It is called when the store holds exactly what was accepted, before anything is decided.
 func (s *Shard) census() error {
 	h := s.hooks
-	if len(h.instances) == 0 {
+	if len(h.instances) == 0 || mutant.On("telemetry-store-not-counted") {
 		return nil
 	}
 	snap, err := s.store.Snapshot()

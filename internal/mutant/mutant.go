@@ -35,4 +35,5 @@ var All = slices.Concat(
 	machineMutants,
 	sagasMutants,
 	storeMutants,
+	telemetryMutants,
 )
