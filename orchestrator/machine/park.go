@@ -9,7 +9,7 @@ import (
 // park stops the instance: no command leaves it until it goes on.
 func (w *work) park(t *trouble) {
 	h := w.head
-	if h.State != events.Parked && h.State != events.Suspended {
+	if h.State != events.Parked {
 		h.ParkedIn = h.State
 	}
 	h.ParkedNode = 0
@@ -90,13 +90,11 @@ func (w *work) turnRound() {
 }
 
 // holds reports whether inputs are held instead of acted on.
-func (w *work) holds() bool {
-	return w.holding || w.head.State == events.Parked || w.head.State == events.Suspended && !mutant.On("machine-suspended-goes-on")
-}
+func (w *work) holds() bool { return w.holding || w.head.State == events.Parked }
 
 // direction is the way the instance goes, or went when it was parked.
 func (w *work) direction() events.State {
-	if s := w.head.State; s == events.Parked || s == events.Suspended {
+	if w.head.State == events.Parked {
 		return w.head.ParkedIn
 	}
 	return w.head.State
@@ -155,7 +153,7 @@ func (w *work) resume(n place, r *row) {
 		code := string(r.Answer)
 		r.Failed, r.Answer = false, nil
 		w.undoOver(n, r, code, "", true)
-	case back || !r.Failed && !r.HasAnswer:
+	case back || r.Status == events.NodeUndoing || r.Status == events.NodeUndoGap || !r.Failed && !r.HasAnswer:
 		w.stepTimer(n, r)
 	case r.HasAnswer:
 		w.done(n, r, r.Attempts, r.Answer)

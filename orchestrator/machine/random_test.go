@@ -16,7 +16,7 @@ import (
 // refuse and dawdle, on timers that fire at any time, and holds every decision and every end against the
 // guarantees. A failure names its seed: run it again with -run '/seed=N$'.
 func TestRandomPlansWithHostileParticipants(t *testing.T) {
-	runs := 2000
+	runs := 4000
 	if testing.Short() {
 		runs = 300
 	}
@@ -52,15 +52,23 @@ type chaos struct {
 	broken   map[string]bool
 	cfg      Config
 	commands []events.Emit
-	replies  []events.Reply
+	replies  []answered
 	ledger   map[string]*effect
 	calm     bool
+	before   *tree // the instance before the last decision
 	trace    strings.Builder
+}
+
+// answered is a reply and the step it answers.
+type answered struct {
+	events.Reply
+	step string // as its command named it
 }
 
 // effect is what a participant knows of one idempotency key.
 type effect struct {
 	step    *sagas.Node
+	id      events.CommandID
 	applied bool
 	refused string // remembered rejection
 	tomb    bool   // its undo was seen
@@ -77,22 +85,27 @@ func newChaos(t *testing.T, seed uint64) *chaos {
 	}
 	c.cfg = Config{App: "shop", Slots: 64, Plans: []*sagas.Plan{p}, FanOut: 1 + c.rnd.IntN(4)}
 	c.w = newWorld(t, c.cfg)
-	if len(g.names) > 0 && c.rnd.IntN(10) == 0 {
-		c.breakOne(g)
+	if c.rnd.IntN(10) == 0 {
+		c.breakOne()
 	}
 	return c
 }
 
-func (c *chaos) breakOne(g *generator) {
-	name := g.names[c.rnd.IntN(len(g.names))]
-	fn := []string{".build", ".reply", ".undo", ".do", ".reply.panic"}[c.rnd.IntN(5)]
-	c.broken[name+fn] = true
+func (c *chaos) breakOne() {
+	n := c.w.plan.Nodes[c.rnd.IntN(len(c.w.plan.Nodes))]
+	fns := []string{".build", ".reply", ".undo", ".do", ".reply.panic", ".cond", ".onfail", ".items", ".enter", ".leave"}
+	for _, fn := range fns {
+		if c.rnd.IntN(2) == 0 {
+			c.broken[n.Name+fn] = true
+		}
+	}
 }
 
 // generator writes random plans as stories write them.
 type generator struct {
 	rnd   *rand.Rand
 	names []string
+	loop  string // what the While around counts by
 }
 
 func (g *generator) name() string {
@@ -101,32 +114,125 @@ func (g *generator) name() string {
 	return n
 }
 
+const (
+	pastPivot  = ":retriable:attempts=-1"
+	effectFree = ":free"
+)
+
 func (g *generator) saga() string {
-	if g.rnd.IntN(3) > 0 {
-		return g.tree(3, "")
+	if g.rnd.IntN(4) > 0 {
+		return g.tree(4, "")
 	}
-	return "seq(" + g.tree(2, "") + "," + g.name() + ":pivot:attempts=" + strconv.Itoa(1+g.rnd.IntN(3)) + "," + g.tree(2, ":retriable:attempts=-1") + ")"
+	return "seq(" + g.tree(3, "") + "," + g.name() + ":pivot:attempts=" + strconv.Itoa(1+g.rnd.IntN(3)) + "," + g.tree(3, pastPivot) + ")"
 }
 
+// tree writes a node whose steps have the role. Past the pivot nothing is left that would have to be undone by
+// itself.
 func (g *generator) tree(depth int, role string) string {
-	switch k := g.rnd.IntN(10); {
-	case depth > 0 && k < 6:
-		children := make([]string, g.rnd.IntN(5))
-		for i := range children {
-			children[i] = g.tree(depth-1, role)
-		}
-		return []string{"seq", "all", "finish"}[g.rnd.IntN(3)] + "(" + strings.Join(children, ",") + ")"
-	case k == 6:
+	if k := g.rnd.IntN(10); depth > 0 && k < 7 {
+		return g.inner(depth-1, role)
+	}
+	switch k := g.rnd.IntN(12); {
+	case k == 0:
 		return g.name() + ":wait=" + strconv.Itoa(1+g.rnd.IntN(60)) + "s"
-	case k == 7:
+	case k == 1:
 		return g.name() + ":do"
+	case k == 2:
+		return g.name() + ":emit"
+	case k == 3 && role != pastPivot:
+		return g.name() + ":require=" + g.condition()
+	case k == 4:
+		return g.name() + ":outside"
 	case role != "":
 		return g.name() + role
-	case k == 8:
-		return g.name() + ":free"
+	case k == 5:
+		return g.name() + effectFree
 	default:
-		return g.name() + fmt.Sprintf(":attempts=%d:undoattempts=%d", g.rnd.IntN(4), []int{-1, 0, 1, 2}[g.rnd.IntN(4)])
+		return g.name() + fmt.Sprintf(":attempts=%d:undoattempts=%d", g.rnd.IntN(4), []int{-1, -1, 0, 1, 2}[g.rnd.IntN(5)])
 	}
+}
+
+// condition holds, or not, or depends on what was done before.
+func (g *generator) condition() string {
+	if k := g.rnd.IntN(6); k > 0 || len(g.names) == 0 {
+		return []string{"yes", "no", "yes", "yes", "yes", "yes"}[k]
+	}
+	return g.names[g.rnd.IntN(len(g.names))]
+}
+
+func (g *generator) children(depth int, role string) (all []string) {
+	for range g.rnd.IntN(5) {
+		all = append(all, g.tree(depth, role))
+	}
+	return all
+}
+
+func (g *generator) inner(depth int, role string) string {
+	kind := g.rnd.IntN(8)
+	if role == pastPivot && kind == 6 {
+		kind = 0
+	}
+	switch kind {
+	case 3:
+		children := g.children(depth, role)
+		when := make([]string, len(children))
+		for i := range when {
+			if when[i] = g.condition(); g.rnd.IntN(8) == 0 {
+				when[i] = "-"
+			}
+		}
+		return "choose:when=" + strings.Join(when, "|") + "(" + strings.Join(children, ",") + ")"
+	case 4:
+		loop := g.loop
+		g.loop = "" // an element counts for itself
+		text := "each:n=" + strconv.Itoa(g.rnd.IntN(5)) + g.join(role) + g.most() + "(" + g.tree(depth, role) + ")"
+		g.loop = loop
+		return text
+	case 5:
+		if g.rnd.IntN(2) == 0 && role == "" {
+			role = effectFree
+		}
+		by, per := g.name(), ""
+		if g.loop != "" {
+			per = ":per=" + g.loop
+		}
+		loop := g.loop
+		g.loop = by
+		text := "while:by=" + by + ":times=" + strconv.Itoa(g.rnd.IntN(4)) + per + g.most() + "(seq(" + by + ":do," + g.tree(depth, role) + "))"
+		g.loop = loop
+		return text
+	case 6:
+		text := "try(" + g.tree(depth, role)
+		if g.rnd.IntN(3) > 0 {
+			text += "," + g.tree(depth, role)
+		}
+		return text + ")"
+	case 7:
+		return "all" + g.join(role) + "(" + strings.Join(g.children(depth, role), ",") + ")"
+	}
+	return []string{"seq", "all", "finish"}[kind%3] + "(" + strings.Join(g.children(depth, role), ",") + ")"
+}
+
+// join is how a fork ends, and how wide it is.
+func (g *generator) join(role string) string {
+	text := ""
+	if g.rnd.IntN(2) == 0 {
+		text = ":width=" + strconv.Itoa(1+g.rnd.IntN(3))
+	}
+	if g.rnd.IntN(3) == 0 {
+		text += ":finish"
+	}
+	if role == pastPivot {
+		return text
+	}
+	return text + []string{"", ":first", ":q=1", ":q=2"}[g.rnd.IntN(4)]
+}
+
+func (g *generator) most() string {
+	if g.rnd.IntN(6) > 0 {
+		return ""
+	}
+	return ":most=" + strconv.Itoa(1+g.rnd.IntN(3))
 }
 
 func (c *chaos) run() {
@@ -210,9 +316,10 @@ func (c *chaos) timer() {
 	c.took("timer "+ref.Part.String()+" "+strconv.Itoa(int(ref.N)), c.w.fire(ref))
 }
 
-func (c *chaos) key(id events.CommandID) string {
-	id.Instance = c.w.id
-	return id.IdempotencyKey(c.w.plan.Nodes[id.Node].Name)
+// key is the idempotency key of a step's effect, as participants see it.
+func (c *chaos) key(id events.CommandID, step string) string {
+	id.Instance, id.Phase = c.w.id, events.Forward
+	return id.IdempotencyKey(step)
 }
 
 func (c *chaos) refuse(i int) {
@@ -239,30 +346,31 @@ func (c *chaos) serve(i int) {
 	id := events.CommandID{Node: e.Node, Execution: e.Execution, Attempt: e.Attempt, Phase: e.Phase}
 	r := events.Reply{Command: id, Outcome: events.ReplyDone, Payload: []byte("a" + strconv.Itoa(int(e.Attempt)))}
 	if e.Phase == events.Compensate {
-		c.serveUndo(&r)
+		c.serveUndo(c.known(id, e.Step), &r)
 	} else {
-		c.serveForward(&r, e.Expiry)
+		c.serveForward(c.known(id, e.Step), &r, e.Expiry)
 	}
 	if r.Outcome == 0 || !c.calm && c.rnd.IntN(8) == 0 {
 		return // it crashed before it answered
 	}
-	c.replies = append(c.replies, r)
+	c.replies = append(c.replies, answered{r, e.Step})
 	if !c.calm && c.rnd.IntN(5) == 0 {
-		c.replies = append(c.replies, r)
+		c.replies = append(c.replies, answered{r, e.Step})
 	}
 }
 
-func (c *chaos) known(id events.CommandID) *effect {
-	id.Phase = events.Forward
-	k := c.key(id)
+func (c *chaos) known(id events.CommandID, step string) *effect {
+	k := c.key(id, step)
 	if c.ledger[k] == nil {
-		c.ledger[k] = &effect{step: c.w.plan.Nodes[id.Node]}
+		c.ledger[k] = &effect{step: c.w.tree().at(id.Node).Node, id: id}
+	}
+	if was := c.ledger[k].id; was.Node != id.Node || was.Execution != id.Execution {
+		c.t.Fatalf("%s names the effects of two rows, %d and %d", k, was.Node, id.Node)
 	}
 	return c.ledger[k]
 }
 
-func (c *chaos) serveForward(r *events.Reply, expiry int64) {
-	k := c.known(r.Command)
+func (c *chaos) serveForward(k *effect, r *events.Reply, expiry int64) {
 	reject := func(code string) { r.Outcome, r.Code, r.Payload = events.ReplyRejected, code, nil }
 	switch {
 	case k.applied && !k.tomb:
@@ -284,8 +392,7 @@ func (c *chaos) serveForward(r *events.Reply, expiry int64) {
 	}
 }
 
-func (c *chaos) serveUndo(r *events.Reply) {
-	k := c.known(r.Command)
+func (c *chaos) serveUndo(k *effect, r *events.Reply) {
 	k.tomb = true
 	switch {
 	case k.undone:
@@ -302,8 +409,8 @@ func (c *chaos) deliver(i int) {
 	r := c.replies[i]
 	c.replies = append(c.replies[:i:i], c.replies[i+1:]...)
 	before := c.w.head().State
-	d := c.w.reply(r)
-	c.took(fmt.Sprintf("reply %s %s #%d %s %s", c.w.plan.Nodes[r.Command.Node].Name, r.Command.Phase, r.Command.Attempt, r.Outcome, r.Code), d)
+	d := c.w.reply(r.Reply)
+	c.took(fmt.Sprintf("reply %s %s #%d %s %s", r.step, r.Command.Phase, r.Command.Attempt, r.Outcome, r.Code), d)
 	if d.Outcome == Waits { // as the shard does it
 		c.replies = append(c.replies, r)
 		return
@@ -315,7 +422,7 @@ func (c *chaos) deliver(i int) {
 		return
 	}
 	// The same once more changes nothing.
-	if d := c.w.reply(r); d.Outcome != events.Ignored {
+	if d := c.w.reply(r.Reply); d.Outcome != events.Ignored {
 		c.t.Fatalf("the same reply twice:\n%s", c.w.print(d))
 	}
 }
@@ -323,95 +430,122 @@ func (c *chaos) deliver(i int) {
 // took notes a decision and holds it against the rules of every decision.
 func (c *chaos) took(what string, d *events.Decision) {
 	c.trace.WriteString(what + " -> " + c.w.print(d))
+	before := c.before
+	now := c.w.tree()
+	c.before = now
 	if d.Purge || d.Outcome != events.Applied {
 		return
 	}
 	h := c.w.head()
-	for _, e := range d.Emits {
+	out, err := events.Outgoing("shop", &events.Record{Kind: events.KindDecision, Seq: 1, Time: c.w.now, Decision: d})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	for i, e := range d.Emits {
 		if e.Kind != events.EmitCommand {
 			continue
 		}
 		c.commands = append(c.commands, e)
+		n := now.at(e.Node)
+		if payload := out[i].Value; !strings.HasPrefix(string(payload), e.Type+"(") {
+			c.t.Fatalf("the command %s of %s carries %q", e.Type, e.Step, payload)
+		}
+		if e.Step != now.label(n) {
+			c.t.Fatalf("the command of %s is named %s", now.label(n), e.Step)
+		}
 		if e.Phase == events.Forward {
-			if h.State != events.Running && (h.State != events.Parked || h.ParkedIn != events.Running) {
-				c.t.Fatalf("a forward command of %s while %s (G6)", e.Step, h.State)
+			if before != nil && before.head.State != events.Running && (before.head.State != events.Parked || before.head.ParkedIn != events.Running) {
+				c.t.Fatalf("a forward command of %s while %s (G6)", e.Step, before.head.State)
+			}
+			if before != nil && !now.stale(n) && before.goes(n) && now.goingBack(n) {
+				c.t.Fatalf("a forward command of %s in a scope that goes back (G6)", e.Step)
 			}
 			continue
 		}
 		if h.Pivot != events.PivotAhead {
 			c.t.Fatalf("an undo of %s past the pivot (G6)", e.Step)
 		}
-		c.undoOrder(e)
+		c.undoOrder(now, n)
 	}
-	if rows := len(c.w.plan.Nodes); c.w.loads > 2*(2+rows) {
-		c.t.Fatalf("%d rows read for a plan of %d nodes", c.w.loads, rows)
+	c.forks(now)
+	if rows := len(c.w.rows); c.w.loads > 4*(4+rows) {
+		c.t.Fatalf("%d rows read of an instance with %d", c.w.loads, rows)
 	}
+}
+
+// goes reports whether a node of a later tree was going back in this one.
+func (t *tree) goes(n place) bool {
+	_, _, ok := t.v.Row(t.id, nodeRef(n.row))
+	return ok && t.goingBack(n)
 }
 
 // undoOrder: what came after a step is undone before the step is (G4).
-func (c *chaos) undoOrder(e events.Emit) {
-	for _, later := range c.w.plan.Nodes {
-		if later.Kind != sagas.KindStep || !before(c.w.plan.Nodes[e.Node], later) {
-			continue
-		}
-		cell, ok := c.w.rows[nodeRef(later.ID)]
-		if !ok {
-			continue
-		}
-		n, err := events.DecodeNode(cell.value)
-		if err != nil {
-			c.t.Fatal(err)
-		}
-		if n.Undo != nil {
-			c.t.Fatalf("%s is undone before %s, which came after it and is %s (G4)", e.Step, later.Name, n.Status)
+func (c *chaos) undoOrder(now *tree, n place) {
+	for _, id := range now.rows {
+		later := now.at(id)
+		if now.row(id).Undo != nil && now.before(n, later) {
+			c.t.Fatalf("%s is undone before %s, which came after it and is %s (G4)", now.label(n), now.label(later), now.status(later))
 		}
 	}
 }
 
-// before reports whether a happens before b by the plan: in the Seq where they part, a comes first.
-func before(a, b *sagas.Node) bool {
-	depth := func(n *sagas.Node) (d int) {
-		for ; n.Parent != nil; n = n.Parent {
-			d++
+// forks: no more children are open than the width allows, and none when the fork has ended.
+func (c *chaos) forks(now *tree) {
+	for _, id := range now.rows {
+		n := now.at(id)
+		if !forks(n.Node) || now.stale(n) {
+			continue
 		}
-		return d
+		open := 0
+		for _, child := range now.children(n) {
+			if child.rowless() {
+				continue
+			}
+			switch now.status(child) {
+			case events.NodeActive, events.NodeBackoff:
+				open++
+			}
+		}
+		switch s := now.status(n); {
+		case s == events.NodeActive && n.Width > 0 && open > n.Width:
+			c.t.Fatalf("%d children of %s are open, at most %d", open, now.label(n), n.Width)
+		case (s == events.NodeDone || s == events.NodeUndone) && open > 0:
+			c.t.Fatalf("%s is %s with %d open children", now.label(n), s, open)
+		}
 	}
-	da, db := depth(a), depth(b)
-	x, y := a, b
-	for ; da > db; da-- {
-		x = x.Parent
-	}
-	for ; db > da; db-- {
-		y = y.Parent
-	}
-	for x != y && x.Parent != y.Parent {
-		x, y = x.Parent, y.Parent
-	}
-	return x != y && x.Parent.Kind == sagas.KindSeq && x.Index < y.Index
 }
 
 // audit compares the end with what the participants did (G2).
 func (c *chaos) audit() {
+	now := c.w.tree()
 	state := c.w.head().State
 	for key, k := range c.ledger {
-		switch state {
-		case events.Completed:
-			if k.tomb {
-				c.t.Errorf("completed, and %s was undone", key)
+		r := now.row(k.id.Node)
+		switch {
+		case k.step.Step.EffectFree || r.Execution != k.id.Execution:
+		case state == events.Compensated || state == events.Completed && r.Status != events.NodeDone:
+			if k.applied && !k.undone {
+				c.t.Errorf("%s, and the effect of %s is there", state, key)
 			}
-		case events.Compensated:
-			if k.applied && !k.undone && !k.step.Step.EffectFree {
-				c.t.Errorf("compensated, and the effect of %s is there", key)
+		case state == events.Completed:
+			if k.tomb || !k.applied {
+				c.t.Errorf("completed, and %s, which is done, has no effect", key)
 			}
 		}
 	}
-	if state != events.Completed {
-		return
+	switch state {
+	case events.Completed:
+		if why := now.unfinished(own(c.w.plan.Root)); why != "" {
+			c.t.Errorf("completed, and %s (G2)", why)
+		}
+	case events.Compensated:
+		if why := now.owing(own(c.w.plan.Root)); why != "" {
+			c.t.Errorf("compensated, and %s (G2)", why)
+		}
 	}
-	for _, n := range c.w.plan.Nodes {
-		id := events.CommandID{Node: n.ID, Execution: 1, Phase: events.Forward}
-		if n.Kind == sagas.KindStep && (c.ledger[c.key(id)] == nil || !c.ledger[c.key(id)].applied) {
-			c.t.Errorf("completed without the effect of %s", n.Name)
+	for _, id := range now.rows {
+		if n := now.at(id); n.Kind == sagas.KindStep && now.row(id).Undo != nil && state.Final() && (now.status(n) != events.NodeDone || now.goingBack(n)) {
+			c.t.Errorf("%s, and %s, which is %s, owes its undo (G3)", state, now.label(n), now.status(n))
 		}
 	}
 }

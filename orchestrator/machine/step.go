@@ -2,6 +2,7 @@ package machine
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/skald-io/skald/events"
 	"github.com/skald-io/skald/internal/mutant"
@@ -119,12 +120,12 @@ func (w *work) done(n place, r *row, attempt uint32, payload []byte) {
 
 // attemptOver goes on after an attempt that left the outcome open, or that came too late.
 func (w *work) attemptOver(n place, r *row, code, message string) {
-	if usedUp(&n.Step.Retry, attemptsOf(n.Step.Role), r.Attempts-r.Count) {
+	if usedUp(&n.Step.Retry, attemptsOf(n.Step.Role), r.Attempts) {
 		w.exhausted(n, r, code, message)
 		return
 	}
 	r.Status = events.NodeBackoff
-	r.set(w.now + delay(&n.Step.Retry, w.id, n.row, events.Forward, r.Attempts-r.Count))
+	r.set(w.now + delay(&n.Step.Retry, w.id, n.row, events.Forward, r.Attempts))
 }
 
 // exhausted ends a step that gets no further attempt.
@@ -210,9 +211,12 @@ func (w *work) discharge(n place, r *row) {
 	w.note(events.EntryDischarged, n, r, events.Forward, 0, "", "")
 }
 
-// undoStep issues the undo of a step that owes one. An open attempt is not waited for: its participant
+// undoStep issues the undo of a step that owes one and whose command may be out. An open attempt is not waited for: its participant
 // remembers what the undo undoes, and refuses it afterwards (L15).
 func (w *work) undoStep(n place, r *row) {
+	if w.takeBack(r) {
+		r.Undo = nil
+	}
 	r.Failed = false
 	r.Payload, r.Answer = nil, nil
 	switch {
@@ -227,6 +231,26 @@ func (w *work) undoStep(n place, r *row) {
 	}
 }
 
+// takeBack takes the first command of a step back that was decided in this very decision: nobody has seen it, so
+// there is nothing to undo.
+func (w *work) takeBack(r *row) bool {
+	if r.Attempts != 1 || mutant.On("machine-unsent-command-undone") {
+		return false
+	}
+	i := slices.IndexFunc(w.emits, func(e events.Emit) bool {
+		return e.Kind == events.EmitCommand && e.Phase == events.Forward && e.Node == r.id && e.Execution == r.Execution
+	})
+	if i < 0 {
+		return false
+	}
+	w.emits = slices.Delete(w.emits, i, i+1)
+	w.entries = slices.DeleteFunc(w.entries, func(e events.Entry) bool {
+		return e.Kind == events.EntryCommand && e.Node == r.id && e.Execution == r.Execution
+	})
+	r.Attempts, r.Expiry = 0, 0
+	return true
+}
+
 // undone ends a step's compensation.
 func (w *work) undone(n place, r *row, attempt uint32) {
 	r.Status, r.Undo = events.NodeUndone, nil
@@ -239,7 +263,7 @@ func (w *work) undone(n place, r *row, attempt uint32) {
 // undoOver goes on after an attempt of an undo that did not end it.
 func (w *work) undoOver(n place, r *row, code, message string, last bool) {
 	r.Status = events.NodeUndoGap
-	if last || usedUp(&n.Step.Undo.Retry, undoAttempts, r.Undo.Attempts-r.Base) {
+	if last || usedUp(&n.Step.Undo.Retry, undoAttempts, r.Undo.Attempts) {
 		if mutant.On("machine-exhausted-undo-counts-as-done") {
 			w.undone(n, r, r.Undo.Attempts)
 			w.up(n, endedUndone)
@@ -249,7 +273,7 @@ func (w *work) undoOver(n place, r *row, code, message string, last bool) {
 		w.parkNow(CodeUndoExhausted, n, fmt.Sprintf("the undo of step %q was tried %d times; the last said %s", w.label(n), r.Undo.Attempts, because(code, message)))
 		return
 	}
-	r.set(w.now + delay(&n.Step.Undo.Retry, w.id, n.row, events.Compensate, r.Undo.Attempts-r.Base))
+	r.set(w.now + delay(&n.Step.Undo.Retry, w.id, n.row, events.Compensate, r.Undo.Attempts))
 }
 
 // stepTimer takes a step's due time.
@@ -269,7 +293,7 @@ func (w *work) stepTimer(n place, r *row) {
 		switch {
 		case !w.forward(n) && !mutant.On("machine-retry-while-compensating"):
 			r.Status = events.NodeFailed
-		case usedUp(&n.Step.Retry, attemptsOf(n.Step.Role), r.Attempts-r.Count):
+		case usedUp(&n.Step.Retry, attemptsOf(n.Step.Role), r.Attempts):
 			w.exhausted(n, r, CodeTimeout, "no attempt is left")
 		default:
 			w.attempt(n, r)
@@ -278,7 +302,7 @@ func (w *work) stepTimer(n place, r *row) {
 		w.note(events.EntryUnknown, n, r, events.Compensate, r.Undo.Attempts, CodeTimeout, "")
 		w.undoOver(n, r, CodeTimeout, "no answer in time", false)
 	case events.NodeUndoGap:
-		if usedUp(&n.Step.Undo.Retry, undoAttempts, r.Undo.Attempts-r.Base) {
+		if usedUp(&n.Step.Undo.Retry, undoAttempts, r.Undo.Attempts) {
 			w.undoOver(n, r, CodeTimeout, "no attempt is left", true)
 			return
 		}

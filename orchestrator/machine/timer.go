@@ -11,13 +11,10 @@ func (w *work) take(in input) {
 	if w.stopped() {
 		return
 	}
-	switch {
-	case in.timer != nil:
+	if in.timer != nil {
 		w.takeTimer(in.timer)
-	case in.answer != nil:
+	} else {
 		w.takeAnswer(in.answer)
-	default:
-		w.takeMessage(in.message)
 	}
 	w.run()
 }

@@ -15,12 +15,20 @@ import (
 )
 
 // testData is the saga's data of every test: a log of what the plan's functions saw.
-type testData struct{ log []string }
+type testData struct {
+	log   []string
+	outer *testData // of an element: what is around it
+}
 
-func (d *testData) String() string { return strings.Join(d.log, ",") }
+func (d *testData) String() string {
+	s := strings.Join(d.log, ",")
+	if d.outer != nil {
+		s = d.outer.String() + "/" + s
+	}
+	return s
+}
 
-// planOf reads a plan as stories write it: seq(a,b), all(...) cancels the rest, finish(...) lets it finish,
-// and leaves are a name with attributes, name:attribute=value:attribute. Every step has an undo unless it
+// planOf reads a plan as stories write it: see combinator for what has children, as seq(a,b); leaves are a name with attributes, name:attribute=value:attribute. Every step has an undo unless it
 // is free, a pivot or retriable.
 func planOf(t testing.TB, text string, broken map[string]bool) *sagas.Plan {
 	t.Helper()
@@ -33,7 +41,7 @@ func planOf(t testing.TB, text string, broken map[string]bool) *sagas.Plan {
 			case "panic":
 				panic("an order that kills")
 			}
-			return &testData{[]string{string(v)}}, nil
+			return &testData{log: []string{string(v)}}, nil
 		}},
 		NewData: func() any { return &testData{} },
 		Decode: func(row []byte, data any) error {
@@ -73,17 +81,7 @@ func (r *planReader) node(parent *sagas.Node, index int) *sagas.Node {
 		return n
 	}
 	r.rest = r.rest[end+1:]
-	n.Name = word + "-" + strconv.Itoa(int(n.ID))
-	switch word {
-	case "seq":
-		n.Kind = sagas.KindSeq
-	case "all":
-		n.Kind = sagas.KindAll
-	case "finish":
-		n.Kind, n.OnFailure = sagas.KindAll, sagas.LetItFinish
-	default:
-		r.t.Fatalf("plan: %q is no combinator", word)
-	}
+	r.combinator(n, word)
 	for !strings.HasPrefix(r.rest, ")") {
 		n.Children = append(n.Children, r.node(n, len(n.Children)))
 		r.rest = strings.TrimPrefix(r.rest, ",")
@@ -95,16 +93,8 @@ func (r *planReader) node(parent *sagas.Node, index int) *sagas.Node {
 func (r *planReader) leaf(n *sagas.Node, word string) {
 	attrs := strings.Split(word, ":")
 	n.Name = attrs[0]
-	name, broken := n.Name, r.broken
-	check := func(fn string) error {
-		if broken[name+"."+fn+".panic"] {
-			panic(name + " " + fn + " panics")
-		}
-		if broken[name+"."+fn] {
-			return errors.New(name + " " + fn + " fails")
-		}
-		return nil
-	}
+	name := n.Name
+	check := r.check(name)
 	size := map[string]int{}
 	pad := func(what string) string { return strings.Repeat("#", size[what]) }
 	s := &sagas.StepPlan{Topic: "svc", Type: name, Timeout: 30 * time.Second,
@@ -154,31 +144,29 @@ func (r *planReader) leaf(n *sagas.Node, word string) {
 			size[k] = number
 		case "wait":
 			n.Kind, n.Step, n.Wait = sagas.KindWait, nil, &sagas.WaitPlan{Sleep: length}
-		case "on", "signal":
-			n.Kind, n.Step = sagas.KindWait, nil
-			n.Wait = &sagas.WaitPlan{Signal: v, Take: func(d any, in sagas.Taken) error {
-				if string(in.Payload) == "bad" {
-					return errors.New("this is not what " + name + " takes")
-				}
-				d.(*testData).log = append(d.(*testData).log, name+"="+string(in.Payload))
-				return check("take")
-			}}
-			if k == "on" {
-				n.Wait.Signal, n.Wait.Keep = "", time.Hour
-				n.Wait.Event = &sagas.EventPlan{Topic: "payments", Type: v}
-			}
-		case "within":
-			n.Wait.Within = length
-		case "keep":
-			n.Wait.Keep = length
-		case "by":
-			n.Wait.Key = func(any) (string, error) { return v, check("key") }
 		case "do":
 			n.Kind, n.Step = sagas.KindDo, nil
 			n.Do = func(d any) error {
-				d.(*testData).log = append(d.(*testData).log, name)
+				d.(*testData).note(name)
 				return check("do")
 			}
+		case "outside": // a Do that changes the saga's data from within a loop
+			n.Kind, n.Step = sagas.KindDo, nil
+			n.Do = func(d any) error {
+				d.(*testData).root().note(name)
+				return check("do")
+			}
+		case "require": // yes, no, or what the data have to contain
+			n.Kind, n.Step = sagas.KindRequire, nil
+			n.Conds = []func(any) (bool, error){func(d any) (bool, error) { return d.(*testData).holds(v), check("cond") }}
+		case "emit":
+			n.Kind, n.Step = sagas.KindEmit, nil
+			n.Emit = &sagas.EmitPlan{Topic: "news", Type: name,
+				Build: func(d any) ([]byte, error) {
+					return []byte(name + "(" + d.(*testData).String() + ")" + pad("size")), check("build")
+				}}
+		case "key":
+			n.Emit.Key = func(any) (string, error) { return v, check("key") }
 		default:
 			r.t.Fatalf("plan: %q has no attribute %q", name, a)
 		}
@@ -192,15 +180,11 @@ type world struct {
 	m       *Machine
 	plan    *sagas.Plan
 	now     int64
-	rows    map[events.RowRef]cell // of the entity that is looked at, among those of all
-	all     map[events.InstanceID]map[events.RowRef]cell
+	rows    map[events.RowRef]cell
 	id      events.InstanceID
 	seq     uint64
 	loads   int // rows read by the last decision
-	again   map[string]int
-	sent    []*events.InboxMessage // between entities, and not delivered yet
-	names   map[events.InstanceID]string
-	keys    bool // rows of keys are shown
+	again   map[events.RowRef]int
 	quiet   bool // no second decision to compare with
 	lastLen int  // bytes of the last decision
 }
@@ -214,7 +198,7 @@ const epoch = int64(1_000_000)
 
 func newWorld(t testing.TB, cfg Config) *world {
 	cfg.App, cfg.Slots = "shop", 64
-	w := &world{t: t, m: New(cfg), now: epoch, rows: map[events.RowRef]cell{}, all: map[events.InstanceID]map[events.RowRef]cell{}, names: map[events.InstanceID]string{}}
+	w := &world{t: t, m: New(cfg), now: epoch, rows: map[events.RowRef]cell{}}
 	if len(cfg.Plans) > 0 {
 		w.plan = cfg.Plans[0]
 	}
@@ -223,29 +207,28 @@ func newWorld(t testing.TB, cfg Config) *world {
 
 // Row is of View.
 func (w *world) Row(id events.InstanceID, ref events.RowRef) ([]byte, int64, bool) {
-	w.loads++
-	if w.again != nil && ref.Part != events.PartAnswer && ref.Part != events.PartKey { // those are looked at first
-		w.again[fmt.Sprint(id, ref)]++
-	}
-	rows := w.rows
 	if id != w.id {
-		rows = w.all[id]
+		return nil, 0, false
 	}
-	c, ok := rows[ref]
+	w.loads++
+	if w.again != nil {
+		w.again[ref]++
+	}
+	c, ok := w.rows[ref]
 	return slices.Clip(c.value), c.due, ok
 }
 
 // decide asks for a decision, twice, and applies it.
 func (w *world) decide(fn func() *events.Decision) *events.Decision {
 	w.t.Helper()
-	w.loads, w.again = 0, map[string]int{}
+	w.loads, w.again = 0, map[events.RowRef]int{}
 	d := fn()
 	loads, again := w.loads, w.again
 	if d == nil {
 		w.t.Fatal("the decision is nil: a row cannot be read")
 	}
 	for ref, n := range again {
-		if n > 2 || n > 1 && d.Outcome == events.Applied && !d.Purge && w.headIn(d).State != events.Parked && !refuses(d) {
+		if n > 2 || n > 1 && d.Outcome == events.Applied && !d.Purge && w.headIn(d).State != events.Parked {
 			w.t.Fatalf("row %v was read %d times", ref, n)
 		}
 	}
@@ -278,11 +261,6 @@ func (w *world) headIn(d *events.Decision) *events.Head {
 	return h
 }
 
-// refuses reports whether a decision refuses an action: it was tried first.
-func refuses(d *events.Decision) bool {
-	return slices.ContainsFunc(d.Entries, func(e events.Entry) bool { return e.Kind == events.EntryRefused })
-}
-
 func (w *world) encode(d *events.Decision) []byte {
 	r := &events.Record{Kind: events.KindDecision, Seq: w.seq, Time: w.now, Decision: d}
 	return r.Encode(nil)
@@ -292,8 +270,8 @@ func (w *world) check(d *events.Decision, value []byte) {
 	w.t.Helper()
 	switch d.Outcome {
 	case events.Applied:
-		if own := slices.ContainsFunc(d.Rows, func(r events.RowChange) bool { return r.Of.IsZero() }); d.Purge && own || !d.Purge && len(d.Rows)+len(d.Emits) == 0 {
-			w.t.Fatalf("an applied decision changes rows or purges them, or only answers:\n%s", w.print(d))
+		if d.Purge != (len(d.Rows) == 0) {
+			w.t.Fatalf("an applied decision changes rows or purges them:\n%s", w.print(d))
 		}
 	default:
 		if len(d.Rows)+len(d.Entries)+len(d.Emits) != 0 || d.Reason == "" {
@@ -314,14 +292,12 @@ func (w *world) check(d *events.Decision, value []byte) {
 	if err != nil || len(out) != len(d.Emits) {
 		w.t.Fatalf("%d messages go out for %d emits: %v", len(out), len(d.Emits), err)
 	}
-	seen := map[string]bool{}
-	for i := range d.Rows {
-		r := &d.Rows[i]
-		name := fmt.Sprint(d.Whose(r), r.Ref)
-		if seen[name] || r.WasDue != w.of(d.Whose(r))[r.Ref].due {
+	seen := map[events.RowRef]bool{}
+	for _, r := range d.Rows {
+		if seen[r.Ref] || r.WasDue != w.rows[r.Ref].due {
 			w.t.Fatalf("row %v stands twice, or was not due at %d\n%s", r.Ref, r.WasDue, w.print(d))
 		}
-		seen[name] = true
+		seen[r.Ref] = true
 	}
 	if d.FirstRow != 0 || len(d.Entries) > 0 {
 		if h := w.headBefore(); h != nil && len(d.Rows) > 0 && d.FirstRow != h.Entries {
@@ -334,75 +310,12 @@ func (w *world) apply(d *events.Decision) {
 	if d.Purge {
 		clear(w.rows)
 	}
-	for i := range d.Rows {
-		r := &d.Rows[i]
-		if rows := w.of(d.Whose(r)); r.Gone {
-			delete(rows, r.Ref)
-		} else {
-			rows[r.Ref] = cell{bytes.Clone(r.Value), r.Due}
-		}
+	for _, r := range d.Rows {
+		w.rows[r.Ref] = cell{bytes.Clone(r.Value), r.Due}
 	}
 	if d.Instance != w.id {
 		w.t.Fatalf("the decision is for instance %s", d.Instance)
 	}
-	for _, e := range d.Emits {
-		if e.Kind != events.EmitMessage {
-			continue
-		}
-		m, err := events.DecodeInboxMessage(bytes.Clone(e.Payload))
-		if err != nil || m.To != e.To {
-			w.t.Fatalf("a message that cannot be read, or goes elsewhere: %v", err)
-		}
-		w.sent = append(w.sent, m)
-	}
-}
-
-// of gives the rows of an entity.
-func (w *world) of(id events.InstanceID) map[events.RowRef]cell {
-	if id == w.id {
-		return w.rows
-	}
-	if w.all[id] == nil {
-		w.all[id] = map[events.RowRef]cell{}
-	}
-	return w.all[id]
-}
-
-// look makes an entity the one that is looked at.
-func (w *world) look(id events.InstanceID) {
-	w.rows, w.id = w.of(id), id
-	w.all[id] = w.rows
-}
-
-// at decides for an entity that is not, or not for long, the one that is looked at.
-func (w *world) at(id events.InstanceID, fn func() *events.Decision) *events.Decision {
-	w.t.Helper()
-	before := w.id
-	w.look(id)
-	d := w.decide(fn)
-	if !before.IsZero() {
-		w.look(before)
-	}
-	return d
-}
-
-// deliver takes the i-th message that is under way to its entity.
-func (w *world) deliver(i int) *events.Decision {
-	w.t.Helper()
-	m := w.sent[i]
-	w.sent = slices.Delete(w.sent, i, i+1)
-	return w.message(m)
-}
-
-func (w *world) message(m *events.InboxMessage) *events.Decision {
-	w.t.Helper()
-	to := m.To
-	if a := m.Action; a != nil && a.Key != "" {
-		if k, err := events.DecodeKeyState(w.of(to)[keyRef].value); err == nil && !k.Live.IsZero() && w.of(to)[answerRef(a.ID)].value == nil {
-			to = k.Live
-		}
-	}
-	return w.at(to, func() *events.Decision { return w.m.Message(w, w.now, m) })
 }
 
 func (w *world) start(key, id, value string) *events.Decision {
@@ -413,8 +326,9 @@ func (w *world) start(key, id, value string) *events.Decision {
 		w.t.Fatal(err)
 	}
 	route := routes[0]
-	w.look(route.Instance)
-	w.names[w.id] = key
+	if route.Instance != w.id {
+		w.id, w.rows = route.Instance, map[events.RowRef]cell{} // those of another instance are out of sight
+	}
 	return w.decide(func() *events.Decision { return w.m.Start(w, w.now, *route.Start) })
 }
 
@@ -481,16 +395,7 @@ func (w *world) print(d *events.Decision) string {
 		fmt.Fprintf(&b, "  %s\n", printEntry(&e))
 	}
 	for _, r := range d.Rows {
-		if r.Ref.Part == events.PartKey && !w.keys {
-			continue
-		}
-		what := ""
-		if r.Gone {
-			what = r.Ref.Part.String() + " " + strconv.FormatUint(r.Ref.N%1000, 10) + " is gone"
-		} else {
-			what = w.printRow(r.Ref, r.Value)
-		}
-		fmt.Fprintf(&b, "  = %s%s\n", what, printDue(r.Due))
+		fmt.Fprintf(&b, "  = %s%s\n", w.printRow(r.Ref, r.Value), printDue(r.Due))
 	}
 	rec := &events.Record{Kind: events.KindDecision, Seq: 1, Time: w.now, Decision: d}
 	out, err := events.Outgoing("shop", rec)
@@ -503,11 +408,15 @@ func (w *world) print(d *events.Decision) string {
 			fmt.Fprintf(&b, "  > %s %s\n", m.Topic, e.Type)
 			continue
 		}
-		if e.Kind == events.EmitMessage {
-			fmt.Fprintf(&b, "  > %s\n", w.printMessage(e.Payload))
+		if e.Kind == events.EmitEvent {
+			fmt.Fprintf(&b, "  > %s %s key %s %s\n", m.Topic, e.Type, m.Key, short(string(m.Value)))
 			continue
 		}
-		fmt.Fprintf(&b, "  > %s %s execution %d attempt %d", m.Topic, e.Type, e.Execution, e.Attempt)
+		if e.Kind == events.EmitCommand && strings.Contains(e.Step, "[") {
+			fmt.Fprintf(&b, "  > %s %s for %s execution %d attempt %d", m.Topic, e.Type, e.Step, e.Execution, e.Attempt)
+		} else {
+			fmt.Fprintf(&b, "  > %s %s execution %d attempt %d", m.Topic, e.Type, e.Execution, e.Attempt)
+		}
 		if e.Expiry != 0 {
 			fmt.Fprintf(&b, " expires %s", clock(e.Expiry))
 		}
@@ -554,9 +463,6 @@ func printEntry(e *events.Entry) string {
 	if e.To != 0 {
 		s += " " + e.To.String()
 	}
-	if e.Who != "" {
-		s += " by " + e.Who
-	}
 	if e.Code != "" {
 		s += " " + e.Code
 	}
@@ -589,24 +495,15 @@ func (w *world) printRow(ref events.RowRef, value []byte) string {
 		if h.Held != 0 {
 			s += fmt.Sprintf(" held %d", h.Held-1)
 		}
-		if h.QueueFirst != h.QueueNext {
-			s += fmt.Sprintf(" queue %d to %d", h.QueueFirst, h.QueueNext-1)
-		}
 		return s
 	case events.PartData:
 		return "data " + short(string(value))
-	case events.PartNode:
-	default:
-		return w.printOther(ref, value)
 	}
 	n, err := events.DecodeNode(value)
 	if err != nil {
 		return err.Error()
 	}
-	name := strconv.Itoa(int(ref.N))
-	if w.plan != nil {
-		name = w.plan.Nodes[ref.N].Name
-	}
+	name := w.labelOf(ref.N)
 	s := name + " " + n.Status.String()
 	if n.Status == 0 {
 		s = name + " not started"
@@ -639,9 +536,6 @@ func (w *world) printRow(ref events.RowRef, value []byte) string {
 	}
 	if n.Code != "" {
 		s += fmt.Sprintf(" because %s said %s", n.Step, n.Code)
-	}
-	if n.Key != "" {
-		s += " for " + n.Key
 	}
 	if n.HasAnswer {
 		s += " done"
