@@ -2,6 +2,7 @@ package kafka
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -26,21 +27,22 @@ type Error struct {
 
 // Codes of Error, and of Warning.
 const (
-	CodeUnreachable   = "broker-unreachable"
-	CodeForbidden     = "not-authorized"
-	CodeTopicMissing  = "topic-missing"
-	CodePartitions    = "partition-count"
-	CodeRetention     = "finite-retention"
-	CodeCleanup       = "cleanup-policy"
-	CodeMessageBytes  = "message-bytes"
-	CodeTimestamp     = "timestamp-type"
-	CodeReplication   = "replication"
-	CodeMinISR        = "min-isr"
-	CodeUnclean       = "unclean-election"
-	CodeConfigUnknown = "config-unreadable"
-	CodePortBusy      = "port-busy"
-	CodeConfiguration = "configuration"
-	CodeWeakSecurity  = "weak-security"
+	CodeUnreachable    = "broker-unreachable"
+	CodeForbidden      = "not-authorized"
+	CodeTopicMissing   = "topic-missing"
+	CodePartitions     = "partition-count"
+	CodeRetention      = "finite-retention"
+	CodeCleanup        = "cleanup-policy"
+	CodeMessageBytes   = "message-bytes"
+	CodeTimestamp      = "timestamp-type"
+	CodeReplication    = "replication"
+	CodeMinISR         = "min-isr"
+	CodeUnclean        = "unclean-election"
+	CodeConfigUnknown  = "config-unreadable"
+	CodePortBusy       = "port-busy"
+	CodeConfiguration  = "configuration"
+	CodeAuthentication = "not-authenticated"
+	CodeWeakSecurity   = "weak-security"
 )
 
 func (e *Error) Error() string {
@@ -66,8 +68,32 @@ func (c *Client) unreachable(err error) error {
 	if e := (*Error)(nil); errors.As(err, &e) {
 		return err
 	}
+	if why := handshake(err); why != "" {
+		return &Error{Code: CodeAuthentication, Detail: strings.Join(c.cfg.Brokers, ", ") + ": " + why,
+			Cure: "`skald help connection` lists the settings of TLS and SASL", Err: err}
+	}
 	return &Error{Code: CodeUnreachable, Detail: "no answer from " + strings.Join(c.cfg.Brokers, ", "),
 		Cure: "is Kafka running there, and does it advertise an address that this machine can reach?", Err: err}
+}
+
+// handshake says which side did not accept the other; "" when it is not that.
+func handshake(err error) string {
+	var cert *tls.CertificateVerificationError
+	var alert tls.AlertError
+	var header tls.RecordHeaderError
+	switch {
+	case errors.Is(err, kerr.SaslAuthenticationFailed):
+		return "the broker does not accept these credentials"
+	case errors.Is(err, kerr.UnsupportedSaslMechanism), errors.Is(err, kerr.IllegalSaslState):
+		return "the broker does not offer this SASL mechanism there"
+	case errors.As(err, &cert):
+		return "this client does not accept the broker's certificate"
+	case errors.As(err, &alert):
+		return "the broker does not accept this client's certificate, or its TLS version"
+	case errors.As(err, &header):
+		return "there is no TLS at that address"
+	}
+	return ""
 }
 
 // refusal classifies what franz-go says of a record it gave up. It gives an error that wraps

@@ -39,7 +39,7 @@ func serve(t *testing.T, p *pki, clients *x509.Certificate) (addr string, seen <
 	return l.Addr().String(), ch
 }
 
-func handshake(addr string, conf *tls.Config) error {
+func shakeHands(addr string, conf *tls.Config) error {
 	conn, err := net.Dial("tcp", addr)
 	if err != nil {
 		return err
@@ -72,7 +72,7 @@ func TestACertificateOfAnotherHostIsTakenOnlyWhenToldAndOfAnotherAuthorityNever(
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := handshake(addr, conf); (err == nil) != x.ok {
+		if err := shakeHands(addr, conf); (err == nil) != x.ok {
 			t.Errorf("%s: %v", x.what, err)
 		}
 	}
@@ -86,7 +86,7 @@ func TestARenewedCertificateIsPresentedToTheNextConnection(t *testing.T) {
 		t.Fatal(err)
 	}
 	addr, seen := serve(t, old, old.ca)
-	if err := handshake(addr, conf); err != nil || !(<-seen).Equal(old.cert) {
+	if err := shakeHands(addr, conf); err != nil || !(<-seen).Equal(old.cert) {
 		t.Fatal(err)
 	}
 	if err := os.WriteFile(file, []byte("half writ"), 0o600); err != nil {

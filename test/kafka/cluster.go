@@ -30,6 +30,7 @@ type Options struct {
 	Dir     string            // data and logs, kept on Stop; "" means a temporary directory, removed on Stop
 	Config  map[string]string // broker properties, over the defaults
 	HeapMiB int               // of each broker; 0 means 512
+	Secure  bool              // guarded listeners beside the plain one, and an authorizer; see Secure
 }
 
 // Cluster is a running Kafka. Its methods are safe for concurrent use.
@@ -39,6 +40,7 @@ type Cluster struct {
 	heap    int
 	libs    string
 	brokers []*broker
+	secure  *Secure
 
 	mu sync.Mutex // guards the processes of the brokers
 }
@@ -92,7 +94,7 @@ func start(ctx context.Context, o Options, libs string) (_ *Cluster, err error) 
 			c.Stop()
 		}
 	}()
-	ports, err := freePorts(2 * o.Brokers)
+	ports, err := freePorts(5 * o.Brokers)
 	if err != nil {
 		return nil, err
 	}
@@ -117,6 +119,13 @@ func start(ctx context.Context, o Options, libs string) (_ *Cluster, err error) 
 			"advertised.listeners":     "PLAINTEXT://" + b.addr,
 			"log.dirs":                 filepath.Join(b.dir, "data"),
 		})
+		if o.Secure {
+			guarded, err := c.secureProperties(b, ports[2*i+1], ports[2*o.Brokers+3*i:])
+			if err != nil {
+				return nil, err
+			}
+			maps.Copy(props, guarded)
+		}
 		maps.Copy(props, o.Config)
 		if err := writeProperties(b.properties(), props); err != nil {
 			return nil, err
@@ -139,7 +148,10 @@ func start(ctx context.Context, o Options, libs string) (_ *Cluster, err error) 
 	if err != nil {
 		return nil, err
 	}
-	return c, c.await(ctx)
+	if err := c.await(ctx); err != nil || !o.Secure {
+		return c, err
+	}
+	return c, c.users(ctx)
 }
 
 // defaults are what a test wants of n brokers: nothing created by accident, groups that form and notice a
