@@ -38,7 +38,11 @@ type Engine struct {
 	runners    map[int32]*runner
 	fatal      chan error
 
-	layout  layout // of the topics, as found at start
+	meta      *meta       // set by Run
+	members   *membership // set by Run
+	evictions atomic.Int64
+
+	layout  layout // of the topics, as last looked at
 	machine *machine.Machine
 	stores  stores
 }
@@ -106,10 +110,29 @@ func (e *Engine) Run(ctx context.Context) error {
 	e.mu.Lock()
 	e.layout = layout
 	e.mu.Unlock()
+	m, err := openMeta(ctx, e.cfg.Kafka, e.cfg.App, refsOf(e.plans), e.log)
+	if err == nil {
+		defer m.close()
+		err = m.checkLevel()
+	}
+	var members *membership
+	if err == nil {
+		members, err = e.enter(ctx, m, layout)
+	}
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		return coded(err)
+	}
+	defer members.leave()
+	e.mu.Lock()
+	e.meta, e.members = m, members
+	e.mu.Unlock()
 	e.stores.shards = layout.shards
 	e.machine = machine.New(machine.Config{App: e.cfg.App, Slots: layout.shards * events.SlotsPerShard, Lifecycle: e.cfg.Lifecycle, MaxRecord: e.cfg.MaxRecord, Plans: e.plans})
 	defer e.stores.close()
-	leave, err := e.cfg.Kafka.Join(e.cfg.App, e.topics.Inbox(), Member{Assigned: e.assigned, Revoked: e.revoked, Lost: e.revoked})
+	leave, err := e.cfg.Kafka.Join(e.cfg.App, e.topics.Inbox(), Member{Assigned: e.assigned, Revoked: e.revoked, Lost: e.revoked, Suits: m.suits})
 	if err != nil {
 		return fmt.Errorf("joining group %s: %w", e.cfg.App, err)
 	}
@@ -119,10 +142,23 @@ func (e *Engine) Run(ctx context.Context) error {
 	}
 	e.stopAll()
 	leave()
+	return coded(err)
+}
+
+// coded puts the error's code before it.
+func coded(err error) error {
 	if code := ErrorCode(err); code != "" {
 		err = fmt.Errorf("%s: %w", code, err)
 	}
 	return err
+}
+
+// fail ends Run.
+func (e *Engine) fail(err error) {
+	select {
+	case e.fatal <- err:
+	default:
+	}
 }
 
 func (e *Engine) assigned(generation int32, partitions []int32) {
@@ -138,6 +174,9 @@ func (e *Engine) assigned(generation int32, partitions []int32) {
 		e.runners[p] = r
 		go e.keep(ctx, p, r)
 	}
+	if e.members != nil {
+		e.members.poke()
+	}
 }
 
 // revoked stops shards and waits until they are handed over. When they are lost already, their last
@@ -152,9 +191,13 @@ func (e *Engine) revoked(partitions []int32) {
 			delete(e.runners, p)
 		}
 	}
+	members := e.members
 	e.mu.Unlock()
 	for _, r := range stopped {
 		<-r.done
+	}
+	if members != nil {
+		members.poke()
 	}
 }
 
@@ -196,10 +239,7 @@ func (e *Engine) keep(ctx context.Context, p int32, r *runner) {
 			return
 		}
 		if fatal(err) {
-			select {
-			case e.fatal <- err:
-			default:
-			}
+			e.fail(err)
 			return
 		}
 		if time.Since(began) > retryLast {
@@ -263,11 +303,15 @@ func (e *Engine) discard(p int32, why error) {
 }
 
 func (e *Engine) runOn(ctx context.Context, p int32, r *runner, st store.Store) error {
+	e.mu.Lock()
+	layout := e.layout
+	e.mu.Unlock()
 	sh, err := OpenShard(ctx, ShardConfig{
-		App: e.cfg.App, ID: p, Shards: e.layout.shards, Generation: e.latestGeneration(), Node: e.cfg.Node, Build: Build(),
-		Machine: e.machine, Kafka: e.cfg.Kafka, Store: st, Inputs: e.layout.inputsOf(p), Domain: e.layout.domain, TopicIDs: e.layout.ids,
+		Meta: e.meta, Waits: func(d events.DefinitionRef) { e.members.waits(p, d) },
+		App: e.cfg.App, ID: p, Shards: layout.shards, Generation: e.latestGeneration(), Node: e.cfg.Node, Build: Build(),
+		Machine: e.machine, Kafka: e.cfg.Kafka, Store: st, Inputs: layout.inputsOf(p), Domain: layout.domain, TopicIDs: layout.ids,
 		From: e.cfg.From, Clock: e.clock, Nonce: nonce, Logger: e.log, Applied: e.cfg.Applied, Stats: &e.stats, hooks: e.hooks,
-		MaxRecord: e.cfg.MaxRecord, MaxInFlight: e.cfg.MaxInFlight, CompactAfter: e.cfg.CompactAfter, ApplyAfter: applyAfter, RowCache: int(e.cfg.CacheBytes / int64(8*e.layout.shards)), BacklogWait: e.cfg.BacklogWait,
+		MaxRecord: e.cfg.MaxRecord, MaxInFlight: e.cfg.MaxInFlight, CompactAfter: e.cfg.CompactAfter, ApplyAfter: applyAfter, RowCache: int(e.cfg.CacheBytes / int64(8*layout.shards)), BacklogWait: e.cfg.BacklogWait,
 	})
 	if err == nil {
 		r.set(st, true)
@@ -415,7 +459,8 @@ type Stats struct {
 	Duplicates  uint64 // forwards that were delivered twice
 	Compactions uint64
 	InFlight    int
-	Waiting     int // inputs that wait for a definition that this node does not have (L12)
+	Evictions   uint64 // nodes that this one found dead and removed from the group
+	Waiting     int    // inputs that wait for a definition that this node does not have (L12)
 }
 
 // Stats may be called at any time.
@@ -423,7 +468,7 @@ func (e *Engine) Stats() Stats {
 	s := &e.stats
 	return Stats{Shards: len(e.Shards()), Decisions: s.decisions.Load(), Commands: s.commands.Load(), Forwards: s.forwards.Load(),
 		Quarantined: s.quarantined.Load(), Ignored: s.ignored.Load(), Skipped: s.skipped.Load(), Duplicates: s.duplicates.Load(),
-		Compactions: s.rounds.Load(), InFlight: int(s.inflight.Load()), Waiting: int(s.waiting.Load())}
+		Compactions: s.rounds.Load(), InFlight: int(s.inflight.Load()), Waiting: int(s.waiting.Load()), Evictions: uint64(e.evictions.Load())}
 }
 
 // stores opens the stores of this node's shards: in Pebble below dir, or in memory.
@@ -466,4 +511,15 @@ func (s *stores) close() {
 		s.shared.Unref()
 		s.shared = nil
 	}
+}
+
+// Level is the journal format that this node's shards write (L13); 0 before Run has begun.
+func (e *Engine) Level() uint8 {
+	e.mu.Lock()
+	m := e.meta
+	e.mu.Unlock()
+	if m == nil {
+		return 0
+	}
+	return m.Level()
 }

@@ -495,3 +495,10 @@ func diffLines(was, is string) string {
 	}
 	return strings.Join(out, "\n")
 }
+
+func refsOf(plans []*sagas.Plan) (out []events.DefinitionRef) {
+	for _, p := range plans {
+		out = append(out, refOf(p))
+	}
+	return out
+}

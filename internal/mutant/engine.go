@@ -1,6 +1,9 @@
 package mutant
 
 var engineMutants = []Mutant{
+	{"engine-evicts-whom-it-never-reached", "L5", "a node whose address was never reached is taken for dead", Test{"test/engine", "^TestANodeThatWasNeverReachedIsNotEvicted$"}},
+	{"engine-evicts-again-and-again", "L5", "a node that lives and cannot be reached is evicted each time it comes back", Test{"test/engine", "^TestNodesThatCannotReachEachOtherSettle$/^embedded$"}},
 	{"engine-another-tree-taken", "L12", "a definition with the name and version of a published one and another tree is taken", Test{"test/engine", "^TestAnotherTreeUnderTheSameVersionIsRefusedAtTheStart$/^embedded$"}},
 	{"engine-shards-go-to-anybody", "L12", "a shard whose inputs wait for a definition stays with a node that does not have it", Test{"test/engine", "^TestAShardGoesToANodeThatHasTheDefinitionItWaitsFor$/^embedded$"}},
+	{"engine-level-ignores-silent-members", "L13", "the level is raised beside members of builds that say nothing of themselves", Test{"test/engine", "^TestTheFormatIsRaisedOnceEveryMemberReadsIt$"}},
 }
