@@ -16,8 +16,8 @@ import (
 // Bounds of what is accepted and not in the store yet.
 const (
 	maxUnapplied      = 4096
-	maxUnappliedBytes = 1 << 20 // of journal
-	applyAfter        = 50 * time.Millisecond
+	maxUnappliedBytes = 4 << 20 // of journal
+	applyAfter        = 250 * time.Millisecond
 )
 
 // unapplied are accepted records, in order, and what they change.

@@ -19,7 +19,8 @@ const gcPercent = 400
 // with cgo keeps those outside of Go's heap, so they are taken off.
 //
 // It is for the program's main, before the engine starts: an engine does not set what belongs to the whole
-// process. The variables GOGC and GOMEMLIMIT, where they are set, win.
+// process. The variables GOGC and GOMEMLIMIT, where they are set, win. A binary built with cgo ought to run with
+// MALLOC_ARENA_MAX=1 and MALLOC_MMAP_THRESHOLD_=16384: left to itself, glibc keeps a multiple of what Pebble gave back.
 func LimitMemory(bytes, cacheBytes int64) {
 	if cacheBytes == 0 {
 		cacheBytes = defaultCache
@@ -37,7 +38,7 @@ func LimitMemory(bytes, cacheBytes int64) {
 func goLimit(bytes, cacheBytes int64, cgo bool) int64 {
 	n := bytes - bytes/8
 	if cgo {
-		n -= cacheBytes + cacheBytes/4
+		n -= cacheBytes + cacheBytes/2
 	}
 	return max(n, bytes/4)
 }

@@ -12,7 +12,7 @@ func TestTheMemoryLimitIsSharedWithTheStores(t *testing.T) {
 		want         int64
 	}{
 		{512 * mib, 128 * mib, false, 448 * mib},
-		{512 * mib, 128 * mib, true, 288 * mib},
+		{512 * mib, 128 * mib, true, 256 * mib},
 		{128 * mib, 128 * mib, true, 32 * mib}, // too little for both: the limit is soft, and never nothing
 	} {
 		if got := goLimit(c.bytes, c.cache, c.cgo); got != c.want {

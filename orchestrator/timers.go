@@ -62,9 +62,11 @@ func (s *Shard) fire() (more bool, err error) {
 	if s.overlay.err != nil {
 		return false, fmt.Errorf("%w: %w", ErrStoreFailed, s.overlay.err)
 	}
-	s.timers.hold = s.ahead.Seq
-	if len(due) < timersPerTurn && s.ahead.Seq == s.applied.Seq {
-		// Nothing fired and nothing is in flight: the store's index is exact.
+	if len(due) > 0 {
+		s.timers.hold = s.ahead.Seq
+	}
+	if len(due) < timersPerTurn {
+		// The store has all that was accepted; what is in flight is noted when it gets there.
 		if s.timers.next, err = s.store.NextDue(); err != nil {
 			return false, fmt.Errorf("%w: %w", ErrStoreFailed, err)
 		}

@@ -43,7 +43,7 @@ type Options struct {
 const (
 	defaultMemTableBytes = 16 << 20
 	minMemTableBytes     = 1 << 20
-	memTables            = 4 // of which all but one wait for being written to files
+	memTables            = 3 // of which all but one wait for being written to files
 	maxOpenFiles         = 256
 
 	// The oldest Pebble format that has a checksum over each part of each file.
@@ -202,7 +202,12 @@ func (p *Pebble) pebbleOptions(opts Options) *pebble.Options {
 		FormatMajorVersion:          pebbleFormat,
 		MemTableSize:                uint64(budget / memTables),
 		MemTableStopWritesThreshold: memTables,
-		MaxOpenFiles:                maxOpenFiles,
+		// Rows are spread by the hash of their instance, so each compaction out of L0 rewrites all of the level
+		// below: it had better be seldom. Those who read what is not there ask the filters.
+		L0CompactionThreshold: 8,
+		L0StopWritesThreshold: 24,
+		LBaseMaxBytes:         128 << 20,
+		MaxOpenFiles:          maxOpenFiles,
 		EventListener: &pebble.EventListener{
 			// A failed flush or compaction that could not read: Pebble tries again by itself. What could
 			// not write has failed the store before.

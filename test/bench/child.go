@@ -40,6 +40,8 @@ func spawn(o *options, mode string) (*child, error) {
 	c.cmd = exec.Command(self, o.args(mode)...)
 	c.cmd.Stderr = os.Stderr
 	c.cmd.SysProcAttr = childAttr()
+	// See orchestrator.LimitMemory. Of two values of a variable the last counts, so what is set already stays.
+	c.cmd.Env = append([]string{"MALLOC_ARENA_MAX=1", "MALLOC_MMAP_THRESHOLD_=16384"}, os.Environ()...)
 	if c.in, err = c.cmd.StdinPipe(); err != nil {
 		return nil, err
 	}
