@@ -26,6 +26,23 @@ var machineMutants = []Mutant{
 	{"machine-rejection-discharges-all", "L19", "one rejected attempt frees the step of its undo, whatever became of the others", randomPlans},
 	{"machine-late-done-ignored", "L19", "done counts only from the attempt that is waited for", Test{"orchestrator/machine", "^TestStories$/^06-attempts$"}},
 	{"machine-retry-is-a-rejection", "L19", "a participant's retry counts as one without effect", randomPlans},
+	{"machine-scope-goes-forward", "G6", "a step is attempted again in a scope that is undone while its instance runs", randomPlans},
+	{"machine-undone-twice", "G4", "a scope that is being undone is undone anew when the instance turns round", randomPlans},
+	{"machine-else-before-undone", "G4", "the other way of a Try is taken before its body is undone", Test{"orchestrator/machine", "^TestStories$/^21-a-try-goes-back-to-its-save-point$"}},
+	{"machine-join-waits-for-all", "G2", "a fork that needs some of its branches goes on with more than the first", randomPlans},
+	{"machine-join-leaves-branches-open", "G2", "what a decided fork leaves out is waited for, not undone", Test{"orchestrator/machine", "^TestStories$/^23-forks-join-as-they-say$"}},
+	{"machine-quorum-out-of-reach", "G1", "a fork goes on although too few of its branches can still be done", randomPlans},
+	{"machine-late-branch-counts", "G2", "a branch that is done after its fork was decided without it keeps its effect", randomPlans},
+	{"machine-width-ignored", "L17", "a fork begins more branches than its width", randomPlans},
+	{"machine-loop-unbounded", "L17", "a loop goes on beyond its limit", Test{"orchestrator/machine", "^TestStories$/^26-while$"}},
+	{"machine-list-unbounded", "L17", "a list of elements takes more than half a record", Test{"orchestrator/machine", "^TestStories$/^29-loops-and-size$"}},
+	{"machine-element-forgotten", "G5", "what a step changed in its element is lost", Test{"orchestrator/machine", "^TestStories$/^25-for-each$"}},
+	{"machine-iterations-share-rows", "G3", "an iteration takes the rows of the one before, and what that owes is forgotten", randomPlans},
+	{"machine-iterations-share-names", "G2", "two iterations name their effects alike, so that participants apply one", randomPlans},
+	{"machine-execution-comes-again", "L19", "an iteration that takes rows again counts executions from one, so that an old reply counts for it", Test{"orchestrator/machine", "^TestStories$/^26-while$"}},
+	{"machine-loop-undoes-its-last", "G2", "of a loop only the last iteration is undone", randomPlans},
+	{"machine-elements-undone-together", "G4", "elements that were done one after the other are undone side by side", randomPlans},
+	{"machine-unsent-command-undone", "G3", "a command that was decided and given up in one decision goes out without its payload", randomPlans},
 }
 
 var randomPlans = Test{"orchestrator/machine", "^TestRandomPlansWithHostileParticipants$"}

@@ -76,7 +76,7 @@ func (w *work) undoChildren(n place, r *row) {
 // together reports whether a node's children are undone side by side: those of a fork are, unless each began
 // only when the one before had ended (G4).
 func together(n *sagas.Node) bool {
-	return n.Kind == sagas.KindAll || n.Kind == sagas.KindForEach && n.Width != 1 || n.Kind == sagas.KindSeq && mutant.On("machine-seq-undone-at-once")
+	return n.Kind == sagas.KindAll || n.Kind == sagas.KindForEach && (n.Width != 1 || mutant.On("machine-elements-undone-together")) || n.Kind == sagas.KindSeq && mutant.On("machine-seq-undone-at-once")
 }
 
 // goBack undoes the child before, or ends the node.
@@ -89,7 +89,9 @@ func (w *work) goBack(n place, r *row) {
 			w.corrupt = true
 			return
 		}
-		r.Base = before
+		if r.Base = before; mutant.On("machine-loop-undoes-its-last") {
+			r.Base = 0
+		}
 		w.push(undo, last)
 	case n.Kind == sagas.KindChoose && r.Index > 0:
 		taken := n.child(r, r.Index-1)

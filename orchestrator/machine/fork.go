@@ -50,7 +50,7 @@ func (w *work) goFork(n place, r *row) {
 	over := decided(n, r)
 	switch {
 	case r.Index == 0 && n.Join == sagas.JoinSome && branches(n, r) < quorum(n, r):
-		w.failAt(n, CodeTooFew, fmt.Sprintf("%d of %d have to be done", n.Quorum, branches(n, r)))
+		w.failAt(n, CodeTooFew, fmt.Sprintf("%d elements, and %d have to be done", branches(n, r), n.Quorum))
 	case !over && r.Index < branches(n, r):
 		if n.Width > 0 && int64(r.Active) >= int64(n.Width) && !mutant.On("machine-width-ignored") {
 			return // the next begins when one ends

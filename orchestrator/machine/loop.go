@@ -37,7 +37,7 @@ func (w *work) beginEach(n place) {
 	case len(items) > n.Most && !mutant.On("machine-loop-unbounded"):
 		w.failAt(n, CodeTooMany, fmt.Sprintf("%d elements, at most %d", len(items), n.Most))
 		return
-	case size > w.m.cfg.MaxRecord/2:
+	case size > w.m.cfg.MaxRecord/2 && !mutant.On("machine-list-unbounded"):
 		w.fail(CodeTooLarge, n, fmt.Sprintf("the list of %q, %d elements, takes %d bytes, at most %d", w.label(n), len(items), size, w.m.cfg.MaxRecord/2))
 		return
 	}
@@ -95,7 +95,7 @@ func (w *work) goWhile(n place, r *row) {
 		w.finished(n, r)
 		return
 	case int64(r.Count) >= int64(n.Most) && !mutant.On("machine-loop-unbounded"):
-		w.failAt(n, CodeTooMany, fmt.Sprintf("%d iterations, at most %d", n.Most, n.Most))
+		w.failAt(n, CodeTooMany, fmt.Sprintf("it would take more than %d iterations", n.Most))
 		return
 	}
 	reuse := r.Base != 0 && !w.owes(body(n.Node))
@@ -179,7 +179,7 @@ func (w *work) leave(n place) bool {
 			w.fail(CodeTooLarge, n, fmt.Sprintf("an element after %q takes %d bytes, at most %d", w.label(n), len(item), w.m.cfg.MaxRecord/itemShare))
 			return false
 		}
-		if !bytes.Equal(item, f.row.Item) {
+		if !bytes.Equal(item, f.row.Item) && !mutant.On("machine-element-forgotten") {
 			f.row.Item, f.row.dirty = item, true
 			w.bytes += len(item)
 		}

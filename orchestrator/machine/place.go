@@ -6,6 +6,7 @@ import (
 	"strconv"
 
 	"github.com/skald-io/skald/events"
+	"github.com/skald-io/skald/internal/mutant"
 	"github.com/skald-io/skald/sagas"
 )
 
@@ -124,7 +125,7 @@ func (w *work) label(n place) string {
 		return ""
 	}
 	name := n.Name
-	if !n.looped() {
+	if !n.looped() || mutant.On("machine-iterations-share-names") {
 		return name
 	}
 	var turns []uint32
@@ -175,6 +176,9 @@ func (w *work) fresh(n place) *row {
 // renew clears a row but for what places it: its iteration, the lists it is in, and its executions so far.
 func (r *row) renew() {
 	s := r.NodeState
+	if mutant.On("machine-execution-comes-again") {
+		s.Execution = 0
+	}
 	*s = events.NodeState{Execution: s.Execution, NextHeld: s.NextHeld, NextWait: s.NextWait,
 		Plan: s.Plan, Up: s.Up, Turn: s.Turn, Item: s.Item, Prev: s.Prev}
 	r.set(0)

@@ -166,13 +166,6 @@ func (w *world) inLoop(n *sagas.Node) bool {
 	return false
 }
 
-// look opens the rows as the next decision would.
-func (w *world) look() *work {
-	loads, again := w.loads, w.again
-	defer func() { w.loads, w.again = loads, again }()
-	return w.m.open(w, w.now, w.id)
-}
-
 func (w *world) labelOf(row uint64) string {
 	if w.plan == nil {
 		return strconv.Itoa(int(row))

@@ -208,7 +208,7 @@ func (w *work) settle(n place, r *row, a *answer) {
 	switch a.outcome {
 	case events.ReplyDone:
 		r.HasAnswer = true
-		if w.direction() == events.Compensating {
+		if w.direction() == events.Compensating || mutant.On("machine-late-branch-counts") {
 			w.close(r, events.NodeDone)
 		} else {
 			w.close(r, events.NodeFailed) // too late for the scope: done are those that came before it was decided
@@ -268,7 +268,7 @@ func (w *work) undoAnswer(n place, r *row, a *answer) {
 	case r.Status != events.NodeUndoing && r.Status != events.NodeUndoGap:
 		w.ignore(ReasonUnknownAttempt)
 		return
-	case r.Undo == nil:
+	case r.Undo == nil || n.Node != nil && n.Step.Undo == nil:
 		w.corrupt = true
 		return
 	case a.Attempt > r.Undo.Attempts:

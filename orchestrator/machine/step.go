@@ -73,6 +73,9 @@ func (w *work) attempt(n place, r *row) {
 
 // attemptUndo issues the undo, once more. It never expires.
 func (w *work) attemptUndo(n place, r *row) {
+	if !w.undoable(n, r) {
+		return
+	}
 	r.Undo.Attempts++
 	r.Status = events.NodeUndoing
 	r.set(w.now + millis(n.Step.Undo.Timeout))
@@ -104,7 +107,7 @@ func (w *work) done(n place, r *row, attempt uint32, payload []byte) {
 	if mutant.On("machine-undo-recorded-with-the-reply") && !w.owe(n, r) {
 		return
 	}
-	if r.Undo != nil && !w.buildUndo(n, r) {
+	if r.Undo != nil && (!w.undoable(n, r) || !w.buildUndo(n, r)) {
 		return
 	}
 	r.Status = events.NodeDone
@@ -260,8 +263,19 @@ func (w *work) undone(n place, r *row, attempt uint32) {
 	w.note(events.EntryDischarged, n, r, events.Compensate, 0, "", "")
 }
 
+// undoable finds out rows of steps that are said to be undone and owe nothing that could be.
+func (w *work) undoable(n place, r *row) bool {
+	if r.Undo == nil || n.Step.Undo == nil {
+		w.corrupt = true
+	}
+	return !w.corrupt
+}
+
 // undoOver goes on after an attempt of an undo that did not end it.
 func (w *work) undoOver(n place, r *row, code, message string, last bool) {
+	if !w.undoable(n, r) {
+		return
+	}
 	r.Status = events.NodeUndoGap
 	if last || usedUp(&n.Step.Undo.Retry, undoAttempts, r.Undo.Attempts) {
 		if mutant.On("machine-exhausted-undo-counts-as-done") {
@@ -299,9 +313,15 @@ func (w *work) stepTimer(n place, r *row) {
 			w.attempt(n, r)
 		}
 	case events.NodeUndoing:
+		if !w.undoable(n, r) {
+			return
+		}
 		w.note(events.EntryUnknown, n, r, events.Compensate, r.Undo.Attempts, CodeTimeout, "")
 		w.undoOver(n, r, CodeTimeout, "no answer in time", false)
 	case events.NodeUndoGap:
+		if !w.undoable(n, r) {
+			return
+		}
 		if usedUp(&n.Step.Undo.Retry, undoAttempts, r.Undo.Attempts) {
 			w.undoOver(n, r, CodeTimeout, "no attempt is left", true)
 			return
