@@ -194,7 +194,7 @@ var errAnother = errors.New("another process has the address")
 
 // gone reports whether the error says that the process is not there any more. A time-out says nothing.
 func gone(err error) bool {
-	return errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, errAnother)
+	return (errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, errAnother)) && !mutant.On("engine-death-unnoticed")
 }
 
 // connect holds a connection until it breaks; held reports whether there was one.

@@ -23,17 +23,18 @@ func main() {
 	rate := flag.Int("rate", 40, "sagas a second")
 	seed := flag.Uint64("seed", rand.Uint64N(1_000_000), "of the choice of victims and pauses")
 	dir := flag.String("dir", "", "for stores, ledgers and logs; without, a temporary one, removed when nothing is wrong")
+	takeOver := flag.Int("takeover", 0, "instead, kill a node of three that often on sessions of the default length, and say how long its shards went without a decision")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := soak(ctx, *brokers, *dir, options{rate: *rate, seed: *seed, duration: *duration, out: os.Stdout}); err != nil {
+	if err := soak(ctx, *brokers, *dir, options{rate: *rate, seed: *seed, duration: *duration, out: os.Stdout}, *takeOver); err != nil {
 		fmt.Fprintln(os.Stderr, "chaos:", err)
 		stop()
 		os.Exit(1)
 	}
 }
 
-func soak(ctx context.Context, brokers, dir string, o options) (err error) {
+func soak(ctx context.Context, brokers, dir string, o options, kills int) (err error) {
 	if brokers == "" {
 		cluster, err := kafka.Start(ctx, kafka.Options{})
 		if err != nil {
@@ -54,6 +55,11 @@ func soak(ctx context.Context, brokers, dir string, o options) (err error) {
 		}()
 	}
 	o.app = fmt.Sprintf("chaos-%d", time.Now().UnixMilli())
+	if kills > 0 {
+		gaps, err := takeOvers(ctx, o, kills)
+		fmt.Printf("%d kills, %d shards moved: p50 %v, p99 %v, max %v\n", kills, len(gaps), quantile(gaps, 0.5), quantile(gaps, 0.99), quantile(gaps, 1))
+		return err
+	}
 	out, err := run(ctx, o)
 	if err != nil {
 		return err

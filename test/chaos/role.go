@@ -24,7 +24,7 @@ import (
 
 // A child is told what it is by its environment.
 const (
-	envRole    = "SKALD_CHAOS_ROLE" // node or participant
+	envRole    = "SKALD_CHAOS_ROLE" // node, plain or participant
 	envApp     = "SKALD_CHAOS_APP"
 	envBrokers = "SKALD_CHAOS_BROKERS"
 	envName    = "SKALD_CHAOS_NAME"
@@ -46,6 +46,8 @@ func runRole() bool {
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelInfo}))
 	var err error
 	switch role {
+	case "plain":
+		err = plainNode(ctx, log)
 	case "node":
 		err = node(ctx, log)
 	case "participant":
