@@ -116,3 +116,113 @@ func keep(w *world, d *events.Decision) {
 		w.rows[r.Ref] = cell{r.Value, r.Due}
 	}
 }
+
+// looped is an instance of a ForEach over that many elements, all of them open.
+func looped(t testing.TB, elements int) *world {
+	p := planOf(t, fmt.Sprintf("each:n=%d:most=%d(seq(a:noreply,b:noreply))", elements, elements), nil)
+	w := newWorld(t, Config{Plans: []*sagas.Plan{p}})
+	w.quiet = true
+	w.start("order-1", "m-1", "order-1")
+	decisions := 1
+	for ref, ok := w.left(); ok; ref, ok = w.left() {
+		decisions++
+		if emits := len(w.fire(ref).Emits); emits > DefaultFanOut {
+			t.Fatalf("a decision issued %d commands, at most %d", emits, DefaultFanOut)
+		}
+		if w.lastLen > DefaultMaxRecord/2 {
+			t.Fatalf("a decision took %d bytes", w.lastLen)
+		}
+	}
+	if least := elements / DefaultFanOut; decisions < least {
+		t.Fatalf("%d elements were begun in %d decisions", elements, decisions)
+	}
+	for i := range elements {
+		if cell := w.rows[nodeRef(firstOf(w, i))]; cell.due == 0 {
+			t.Fatalf("element %d is not open", i)
+		}
+	}
+	return w
+}
+
+// left is a row at which a further decision has to go on at once.
+func (w *world) left() (ref events.RowRef, ok bool) {
+	for ref, cell := range w.rows {
+		if cell.due != 0 && cell.due <= w.now {
+			return ref, true
+		}
+	}
+	return ref, false
+}
+
+// firstOf is the row of the first step of an element's body.
+func firstOf(w *world, element int) uint32 {
+	return uint32(len(w.plan.Nodes) + 3*element + 1)
+}
+
+// TestALoopOverTenThousandElementsGoesOnInSmallDecisions: a wide loop is begun, and undone, in several decisions, and
+// what one decision within it reads, writes and takes does not depend on its width (L17).
+func TestALoopOverTenThousandElementsGoesOnInSmallDecisions(t *testing.T) {
+	const limit = 1.5
+	narrow, broad := looped(t, 10), looped(t, 10_000)
+	for _, w := range []*world{narrow, broad} {
+		w.reply(doneOf(w, firstOf(w, 3)))
+	}
+	read := broad.loads
+	if narrow.loads != read {
+		t.Errorf("%d rows are read with 10 elements, %d with 10,000", narrow.loads, read)
+	}
+	if float64(broad.lastLen) > limit*float64(narrow.lastLen) {
+		t.Errorf("%d bytes with 10 elements, %d with 10,000", narrow.lastLen, broad.lastLen)
+	}
+	turn := func(w *world, best time.Duration) time.Duration {
+		const decisions = 100
+		begun := time.Now()
+		for range decisions {
+			w.m.Reply(w, w.now, doneOf(w, firstOf(w, 5)))
+		}
+		return min(best, time.Since(begun)/decisions)
+	}
+	a, b := time.Hour, time.Hour
+	for range 200 {
+		a, b = turn(narrow, a), turn(broad, b)
+	}
+	t.Logf("10 elements: %d bytes, %v; 10,000: %d bytes, %v; %d rows read", narrow.lastLen, a, broad.lastLen, b, read)
+	if float64(b) > limit*float64(a) {
+		t.Errorf("%v with 10 elements, %v with 10,000", a, b)
+	}
+	refused := doneOf(broad, firstOf(broad, 7))
+	refused.Outcome = events.ReplyRejected
+	broad.reply(refused)
+	for ref, ok := broad.left(); ok; ref, ok = broad.left() {
+		if d := broad.fire(ref); len(d.Emits) > DefaultFanOut || broad.lastLen > DefaultMaxRecord/2 {
+			t.Fatalf("a decision issued %d undos in %d bytes", len(d.Emits), broad.lastLen)
+		}
+	}
+	for i := range 10_000 {
+		row, want := firstOf(broad, i), events.NodeUndoing
+		switch i {
+		case 3:
+			row++ // a is done, b was open
+		case 7:
+			want = events.NodeUndone
+		}
+		if n, err := events.DecodeNode(broad.rows[nodeRef(row)].value); err != nil || n.Status != want {
+			t.Fatalf("the step of element %d is %s (%v)", i, n.Status, err)
+		}
+	}
+}
+
+func BenchmarkReplyInALoop(b *testing.B) {
+	for _, elements := range []int{10, 10_000} {
+		b.Run(fmt.Sprintf("elements=%d", elements), func(b *testing.B) {
+			w := looped(b, elements)
+			d := w.reply(doneOf(w, firstOf(w, 3)))
+			b.ReportAllocs()
+			for b.Loop() {
+				d = w.m.Reply(w, w.now, doneOf(w, firstOf(w, 5)))
+			}
+			w.seq++
+			b.ReportMetric(float64(len(w.encode(d))), "bytes/decision")
+		})
+	}
+}
