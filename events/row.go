@@ -408,11 +408,13 @@ type NodeState struct {
 	Prev uint32
 	// ForEach: Base is the row of the first iteration's first node; iteration i begins that many rows of a body
 	// later. While: Base is the row of the latest iteration's first node. Count is the number of iterations
-	// there are to be (ForEach), or were begun (While, and any fork from NodeClosing on).
+	// there are to be (ForEach), or were begun (While, and any fork from NodeClosing on). Step: Count are the
+	// attempts before an operator had it tried again, Base those of its undo: the policy counts from there.
 	Base, Count uint32
 	// All, ForEach: children that are done, and those that failed.
 	Done, Lost uint32
-	// Wait for an event: the key it is subscribed under, while it is.
+	// Wait: the key it is subscribed under, or the signal's name, while it waits. Its Expiry is when it gives up, and
+	// its Answer, held, a Queued.
 	Key string
 	// Wait for a signal: NextWait links the list that begins at Head.Waits, as NextHeld does.
 	NextWait uint32

@@ -378,7 +378,12 @@ func (t *twin) take(s *simulation, rec *events.Record, value []byte) bool {
 			t.set(d.Instance, events.RowRef{Part: events.PartHistory, N: d.FirstRow + uint64(i)}, d.Entries[i].Encode(nil), 0)
 		}
 		for i := range d.Rows {
-			t.set(d.Instance, d.Rows[i].Ref, d.Rows[i].Value, d.Rows[i].Due)
+			r := &d.Rows[i]
+			if r.Gone {
+				delete(t.rows, string(events.RowKey(d.Whose(r), r.Ref)))
+				continue
+			}
+			t.set(d.Whose(r), r.Ref, r.Value, r.Due)
 		}
 	}
 	return true

@@ -43,6 +43,30 @@ var machineMutants = []Mutant{
 	{"machine-loop-undoes-its-last", "G2", "of a loop only the last iteration is undone", randomPlans},
 	{"machine-elements-undone-together", "G4", "elements that were done one after the other are undone side by side", randomPlans},
 	{"machine-unsent-command-undone", "G3", "a command that was decided and given up in one decision goes out without its payload", randomPlans},
+	{"machine-action-repeated", "L22", "an action that comes again is carried out again", Test{"orchestrator/machine", "^TestStories$/^46-answers$"}},
+	{"machine-edited-retry-forgets", "L18", "a retry with another payload forgets what the execution before it may have done", Test{"orchestrator/machine", "^TestStories$/^44-repairs$"}},
+	{"machine-cancelled-past-the-pivot", "G6", "a saga is cancelled past its pivot", Test{"orchestrator/machine", "^TestStories$/^45-turning-back$"}},
+	{"machine-suspended-goes-on", "G10", "a suspended instance goes on when something comes", Test{"orchestrator/machine", "^TestStories$/^45-turning-back$"}},
+	{"machine-refused-action-unnoted", "G10", "an action that is refused leaves no trace in the history", Test{"orchestrator/machine", "^TestStories$/^45-turning-back$"}},
+	{"machine-two-live-instances", "L18", "a second instance starts while one of its key lives", Test{"orchestrator/machine", "^TestStories$/^43-keys$"}},
+	{"machine-completed-key-starts-again", "L18", "a saga that completed starts again against its policy", Test{"orchestrator/machine", "^TestStories$/^43-keys$"}},
+	{"machine-key-lives-for-ever", "L18", "a key is not freed when its instance ends", Test{"orchestrator/machine", "^TestStories$/^43-keys$"}},
+	{"machine-duplicate-event-kept", "L20", "an event that comes twice is kept twice", randomCorrelations},
+	{"machine-taken-event-forgotten", "L20", "an event that comes again after it was taken is given again", randomCorrelations},
+	{"machine-event-given-not-offered", "L20", "an event is dropped when it is sent to a Wait, which may have ended meanwhile", randomCorrelations},
+	{"machine-refused-event-dropped", "L20", "an event that a Wait refuses is not offered to the next", randomCorrelations},
+	{"machine-offered-event-expires", "L20, L21", "an event is dropped while its offer is under way", randomCorrelations},
+	{"machine-two-offers-at-once", "L20", "a Wait is offered a second event before it answered the first", randomCorrelations},
+	{"machine-end-forgotten-before-its-beginning", "L20", "an end that overtakes its beginning is forgotten, and the registration stays for ever", randomCorrelations},
+	{"machine-any-answer-counts", "L20", "the answer of another Wait counts for an offer", Test{"orchestrator/machine", "^TestAnAnswerThatNobodyAskedForChangesNothing$"}},
+	{"machine-ended-wait-stays-registered", "L20", "a Wait that timed out stays registered", randomCorrelations},
+	{"machine-offer-unanswered", "L20", "an offer to a Wait that ended is not answered, so that its event stays offered for ever", randomCorrelations},
+	{"machine-offer-to-another-execution", "L20", "a Wait takes what was offered to an earlier execution of it", Test{"orchestrator/machine", "^TestAWaitTakesOnlyWhatIsOfferedToItsExecution$"}},
+	{"machine-events-unbounded", "L20", "a key keeps any number of events", Test{"orchestrator/machine", "^TestWhatAKeyHoldsIsBounded$"}},
+	{"machine-queue-unbounded", "L23", "the queue of an instance has no bound", Test{"orchestrator/machine", "^TestTheQueueIsBoundedAndKeepsItsOrder$"}},
+	{"machine-queued-signal-overlooked", "L23", "a Wait does not look at what came before it", Test{"orchestrator/machine", "^TestStories$/^42-signals-and-the-queue$"}},
 }
 
 var randomPlans = Test{"orchestrator/machine", "^TestRandomPlansWithHostileParticipants$"}
+
+var randomCorrelations = Test{"orchestrator/machine", "^TestRandomCorrelations$"}

@@ -13,6 +13,11 @@ func (w *work) compensate() {
 		w.parkNow(CodePastPivot, w.failure.at, "nothing is undone past the pivot; it failed with "+because(w.head.Cause, w.head.CauseMessage))
 		return
 	}
+	w.goBackAll()
+}
+
+// goBackAll compensates the instance because of its cause.
+func (w *work) goBackAll() {
 	w.turned()
 	w.head.Code, w.head.Message = w.head.Cause, w.head.CauseMessage
 	w.headDue = 0

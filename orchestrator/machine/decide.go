@@ -19,11 +19,19 @@ func (m *Machine) Start(v View, now int64, in Start) *events.Decision {
 	case w.head != nil:
 		return w.ignored(ReasonDuplicateStart)
 	}
+	k := w.key(m.keyID(in.Plan.Name, in.Key))
+	if w.corrupt {
+		return nil
+	}
+	if d := keyAllows(k, &in); d != nil {
+		return d
+	}
 	w.create(in)
 	data, why := firstData(in)
 	if why != "" {
 		return untaken(in, &trouble{code: CodeUserFunction, message: why})
 	}
+	w.keyStarts(k, &in)
 	w.setData(data)
 	w.push(begin, own(in.Plan.Root))
 	w.run()
@@ -53,6 +61,7 @@ func (m *Machine) startParked(v View, now int64, in Start, t *trouble) *events.D
 	if again != "" {
 		return untaken(in, &trouble{code: CodeUserFunction, message: again})
 	}
+	w.keyStarts(w.key(m.keyID(in.Plan.Name, in.Key)), &in)
 	w.setData(data)
 	w.park(t)
 	w.hold(w.fresh(own(in.Plan.Root)))
@@ -85,13 +94,45 @@ func (m *Machine) Refused(v View, now int64, in Refusal) *events.Decision {
 
 // Timer decides on a due time that came. nil: the store is corrupt.
 func (m *Machine) Timer(v View, now int64, in Timer) *events.Decision {
+	switch in.Row.Part {
+	case events.PartCorrelation:
+		return m.correlationTimer(v, now, in)
+	case events.PartAnswer:
+		return m.answerTimer(v, in)
+	}
 	return m.decide(v, now, in.Instance, input{timer: &in})
 }
 
-// input is one of the two ways to come to an instance that exists.
+// Message decides on what came through an inbox: what an entity says to another, or an operator to an instance.
+// nil: the store is corrupt.
+func (m *Machine) Message(v View, now int64, in *events.InboxMessage) *events.Decision {
+	switch in.Kind {
+	case events.InboxSubscribe, events.InboxUnsubscribe, events.InboxTaken, events.InboxRefused:
+		return m.correlate(v, now, in)
+	case events.InboxOffer, events.InboxDenied:
+		if why := m.badOffer(in); why != "" {
+			return badMessage(in, why)
+		}
+		return m.decide(v, now, in.To, input{message: in})
+	case events.InboxAction:
+		return m.act(v, now, in)
+	}
+	return badMessage(in, "this build does not know it")
+}
+
+// input is one of the ways to come to an instance that exists.
 type input struct {
-	answer *answer
-	timer  *Timer
+	answer  *answer
+	timer   *Timer
+	message *events.InboxMessage // an offer or denial of a correlation, or an action
+}
+
+// action is the operator's action, nil when the input is none.
+func (in *input) action() *events.Action {
+	if in.message == nil {
+		return nil
+	}
+	return in.message.Action
 }
 
 func (m *Machine) decide(v View, now int64, id events.InstanceID, in input) *events.Decision {
@@ -107,7 +148,7 @@ func (m *Machine) decide(v View, now int64, id events.InstanceID, in input) *eve
 	} else if !w.corrupt {
 		return w.outside(in)
 	}
-	if w.trouble == nil && w.reason == "" && !w.corrupt {
+	if !w.stopped() {
 		if d := w.finish(); w.trouble == nil {
 			return d
 		}
@@ -115,6 +156,10 @@ func (m *Machine) decide(v View, now int64, id events.InstanceID, in input) *eve
 	switch {
 	case w.corrupt:
 		return nil
+	case w.instead != nil:
+		return w.instead
+	case w.refusal != nil:
+		return m.refuse(v, now, id, in.message, w.refusal)
 	case w.trouble != nil:
 		return m.parked(v, now, id, in, w.trouble)
 	}
@@ -123,10 +168,20 @@ func (m *Machine) decide(v View, now int64, id events.InstanceID, in input) *eve
 
 // parked is the decision in place of one that cannot be made: the instance is parked, the input held.
 func (m *Machine) parked(v View, now int64, id events.InstanceID, in input, t *trouble) *events.Decision {
+	if a := in.action(); a != nil && a.Kind != events.ActionSignal {
+		return m.refuse(v, now, id, in.message, &refusal{t.code, t.message})
+	}
 	w := m.open(v, now, id)
 	w.holding = true
 	w.take(in)
-	if w.reason != "" && !w.corrupt {
+	switch {
+	case w.corrupt:
+		return nil
+	case w.instead != nil:
+		return w.instead
+	case w.refusal != nil:
+		return m.refuse(v, now, id, in.message, w.refusal)
+	case w.reason != "":
 		return w.ignored(w.reason)
 	}
 	w.park(t)
@@ -142,14 +197,41 @@ func (w *work) waits() *events.Decision {
 // outside answers an input to an instance that is not there or has ended.
 func (w *work) outside(in input) *events.Decision {
 	switch {
+	case in.message != nil:
+		return w.messageOutside(in.message)
 	case w.head == nil:
 		return w.ignored(ReasonUnknownInstance)
 	case in.timer == nil:
 		return w.ignored(ReasonInstanceEnded)
+	case in.timer.Due != 0 && in.timer.Row.Part == events.PartNode:
+		return w.dropTimer(in.timer)
 	case in.timer.Row != headRef || in.timer.Due != w.headDue || in.timer.Due == 0:
 		return w.ignored(ReasonStaleTimer)
 	}
-	return &events.Decision{Outcome: events.Applied, Instance: w.id, Purge: true}
+	w.keyForgets()
+	if w.corrupt {
+		return nil
+	}
+	return &events.Decision{Outcome: events.Applied, Instance: w.id, Purge: true, Rows: w.otherRows(nil)}
+}
+
+// dropTimer takes the timer from a node that was left behind when its instance was terminated: it would fire for ever.
+func (w *work) dropTimer(t *Timer) *events.Decision {
+	value, due, ok := w.v.Row(w.id, t.Row)
+	if !ok || due != t.Due {
+		return w.ignored(ReasonStaleTimer)
+	}
+	return &events.Decision{Outcome: events.Applied, Instance: w.id, FirstRow: w.first, Rows: []events.RowChange{{Ref: t.Row, WasDue: due, Value: value}}}
+}
+
+// otherRows appends the rows of entities that were changed.
+func (w *work) otherRows(rows []events.RowChange) []events.RowChange {
+	for i := range w.others {
+		if c := &w.others[i]; c.changed {
+			rows = append(rows, c.RowChange)
+		}
+	}
+	return rows
 }
 
 var (
@@ -192,9 +274,11 @@ type work struct {
 	// holding: the decision only parks and holds its input. Its size is not checked: the rows that it changes
 	// were taken with room for that (see buildUndo).
 	holding bool
-	reason  string   // the input is ignored
-	trouble *trouble // the decision cannot be made
-	failure failure  // the last that went up in this decision
+	reason  string           // the input is ignored
+	refusal *refusal         // the input is an action that cannot be carried out
+	instead *events.Decision // in place of what the working set would give
+	trouble *trouble         // the decision cannot be made
+	failure failure          // the last that went up in this decision
 	corrupt bool
 }
 
@@ -327,7 +411,9 @@ func (w *work) ignored(reason string) *events.Decision {
 }
 
 // stopped reports whether nothing more may be done in this decision.
-func (w *work) stopped() bool { return w.trouble != nil || w.corrupt || w.reason != "" }
+func (w *work) stopped() bool {
+	return w.trouble != nil || w.corrupt || w.reason != "" || w.refusal != nil || w.instead != nil
+}
 
 // finish prints the decision. When it is too large it gives up: w.trouble says so, and the result means nothing.
 func (w *work) finish() *events.Decision {
@@ -352,11 +438,7 @@ func (w *work) finish() *events.Decision {
 			rows = append(rows, events.RowChange{Ref: nodeRef(r.id), Due: r.due, WasDue: r.was, Value: print(r.Encode)})
 		}
 	}
-	for i := range w.others {
-		if c := &w.others[i]; c.changed {
-			rows = append(rows, c.RowChange)
-		}
-	}
+	rows = w.otherRows(rows)
 	d := &events.Decision{
 		Outcome: events.Applied, Instance: w.id, FirstRow: w.first,
 		Entries: w.entries, Rows: rows, Emits: w.emits,

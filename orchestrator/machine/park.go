@@ -9,7 +9,7 @@ import (
 // park stops the instance: no command leaves it until it goes on.
 func (w *work) park(t *trouble) {
 	h := w.head
-	if h.State != events.Parked {
+	if h.State != events.Parked && h.State != events.Suspended {
 		h.ParkedIn = h.State
 	}
 	h.ParkedNode = 0
@@ -90,11 +90,13 @@ func (w *work) turnRound() {
 }
 
 // holds reports whether inputs are held instead of acted on.
-func (w *work) holds() bool { return w.holding || w.head.State == events.Parked }
+func (w *work) holds() bool {
+	return w.holding || w.head.State == events.Parked || w.head.State == events.Suspended && !mutant.On("machine-suspended-goes-on")
+}
 
 // direction is the way the instance goes, or went when it was parked.
 func (w *work) direction() events.State {
-	if w.head.State == events.Parked {
+	if s := w.head.State; s == events.Parked || s == events.Suspended {
 		return w.head.ParkedIn
 	}
 	return w.head.State

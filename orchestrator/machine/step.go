@@ -123,12 +123,12 @@ func (w *work) done(n place, r *row, attempt uint32, payload []byte) {
 
 // attemptOver goes on after an attempt that left the outcome open, or that came too late.
 func (w *work) attemptOver(n place, r *row, code, message string) {
-	if usedUp(&n.Step.Retry, attemptsOf(n.Step.Role), r.Attempts) {
+	if usedUp(&n.Step.Retry, attemptsOf(n.Step.Role), r.Attempts-r.Count) {
 		w.exhausted(n, r, code, message)
 		return
 	}
 	r.Status = events.NodeBackoff
-	r.set(w.now + delay(&n.Step.Retry, w.id, n.row, events.Forward, r.Attempts))
+	r.set(w.now + delay(&n.Step.Retry, w.id, n.row, events.Forward, r.Attempts-r.Count))
 }
 
 // exhausted ends a step that gets no further attempt.
@@ -277,7 +277,7 @@ func (w *work) undoOver(n place, r *row, code, message string, last bool) {
 		return
 	}
 	r.Status = events.NodeUndoGap
-	if last || usedUp(&n.Step.Undo.Retry, undoAttempts, r.Undo.Attempts) {
+	if last || usedUp(&n.Step.Undo.Retry, undoAttempts, r.Undo.Attempts-r.Base) {
 		if mutant.On("machine-exhausted-undo-counts-as-done") {
 			w.undone(n, r, r.Undo.Attempts)
 			w.up(n, endedUndone)
@@ -287,7 +287,7 @@ func (w *work) undoOver(n place, r *row, code, message string, last bool) {
 		w.parkNow(CodeUndoExhausted, n, fmt.Sprintf("the undo of step %q was tried %d times; the last said %s", w.label(n), r.Undo.Attempts, because(code, message)))
 		return
 	}
-	r.set(w.now + delay(&n.Step.Undo.Retry, w.id, n.row, events.Compensate, r.Undo.Attempts))
+	r.set(w.now + delay(&n.Step.Undo.Retry, w.id, n.row, events.Compensate, r.Undo.Attempts-r.Base))
 }
 
 // stepTimer takes a step's due time.
@@ -307,7 +307,7 @@ func (w *work) stepTimer(n place, r *row) {
 		switch {
 		case !w.forward(n) && !mutant.On("machine-retry-while-compensating"):
 			r.Status = events.NodeFailed
-		case usedUp(&n.Step.Retry, attemptsOf(n.Step.Role), r.Attempts):
+		case usedUp(&n.Step.Retry, attemptsOf(n.Step.Role), r.Attempts-r.Count):
 			w.exhausted(n, r, CodeTimeout, "no attempt is left")
 		default:
 			w.attempt(n, r)
@@ -322,7 +322,7 @@ func (w *work) stepTimer(n place, r *row) {
 		if !w.undoable(n, r) {
 			return
 		}
-		if usedUp(&n.Step.Undo.Retry, undoAttempts, r.Undo.Attempts) {
+		if usedUp(&n.Step.Undo.Retry, undoAttempts, r.Undo.Attempts-r.Base) {
 			w.undoOver(n, r, CodeTimeout, "no attempt is left", true)
 			return
 		}

@@ -1,10 +1,12 @@
 package machine
 
 import (
+	"bytes"
 	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -71,10 +73,11 @@ func tell(t *testing.T, file string) {
 }
 
 type storyteller struct {
-	t      *testing.T
-	w      *world
-	cfg    Config
-	broken map[string]bool
+	t       *testing.T
+	w       *world
+	cfg     Config
+	broken  map[string]bool
+	actions int
 }
 
 // do obeys one command:
@@ -89,6 +92,12 @@ type storyteller struct {
 //	break FUNC, mend FUNC                                         a user function fails from now on, or no more
 //	forget, learn                                                 the machine has no definitions, has them again
 //	rows                                                          what is stored
+//	event type=T key=K id=I [value=V]                             an event on payments, to everybody it concerns
+//	deliver [N], messages                                         the N-th message under way arrives, or all are listed
+//	use K                                                         the instance of that business key is looked at
+//	signal NAME [id=I] [who=W] [payload=P] [key=K] [step=S]
+//	act KIND [id=I] [who=W] [why=W] [step=S] [name=N] [outcome=O] [payload=P] [key=K] [undo] [pastpivot]
+//	overdue                                                       time passes until the next timer of a correlation or an answer
 func (s *storyteller) do(line string) string {
 	words := strings.Fields(line)
 	args := map[string]string{}
@@ -155,6 +164,35 @@ func (s *storyteller) do(line string) string {
 		return ""
 	case "rows":
 		return s.rows()
+	case "event":
+		return s.w.event(&events.Message{Topic: "payments", Key: []byte(args["key"]), Value: []byte(args["value"]), Time: s.w.now,
+			Headers: []events.Header{{Key: events.HeaderType, Value: []byte(args["type"])}, {Key: events.HeaderID, Value: []byte(args["id"])}}})
+	case "messages":
+		return s.w.messages()
+	case "deliver":
+		n := 1
+		if len(plain) > 0 {
+			n, _ = strconv.Atoi(plain[0])
+		}
+		if n < 1 || n > len(s.w.sent) {
+			return "nothing is under way\n"
+		}
+		return s.w.printMessage(s.w.sent[n-1].Encode(nil)) + "\n" + s.w.print(s.w.deliver(n-1))
+	case "use":
+		s.w.turnTo(instanceOf(s.t, s.w, plain[0]))
+		return ""
+	case "signal", "act":
+		if args["id"] == "" {
+			s.actions++
+			args["id"] = "a" + strconv.Itoa(s.actions)
+		}
+		kind := plain[0]
+		if words[0] == "signal" {
+			kind, args["name"] = "signal", plain[0]
+		}
+		return s.w.print(s.w.message(s.w.actionOf(kind, args, plain[1:])))
+	case "overdue":
+		return s.overdue()
 	}
 	s.t.Fatalf("%q: no such command", line)
 	return ""
@@ -163,10 +201,34 @@ func (s *storyteller) do(line string) string {
 func (s *storyteller) plan(args map[string]string, plain []string) {
 	number := func(k string) int { n, _ := strconv.Atoi(args[k]); return n }
 	clear(s.broken)
+	s.actions = 0
 	p := planOf(s.t, plain[len(plain)-1], s.broken)
 	p.Deadline, _ = time.ParseDuration(args["deadline"])
 	s.cfg = Config{Plans: []*sagas.Plan{p}, FanOut: number("fanout"), MaxRecord: number("maxrecord"), Lifecycle: plain[0] == "lifecycle"}
+	p.During = map[string]sagas.During{"ignore": sagas.DuringIgnore}[args["during"]]
+	p.After = map[string]sagas.After{"failure": sagas.AfterFailure, "quarantine": sagas.AfterQuarantine, "ignore": sagas.AfterIgnore}[args["after"]]
 	s.w = newWorld(s.t, s.cfg)
+	s.w.keys = slices.Contains(plain, "keys")
+}
+
+// overdue fires the first timer that is not the instance's.
+func (s *storyteller) overdue() string {
+	var id events.InstanceID
+	var ref events.RowRef
+	due := int64(0)
+	for other, rows := range s.w.all {
+		for r, c := range rows {
+			key := events.RowKey(other, r)
+			if r.Part >= events.PartAnswer && c.due != 0 && (due == 0 || c.due < due || c.due == due && bytes.Compare(key, events.RowKey(id, ref)) < 0) {
+				id, ref, due = other, r, c.due
+			}
+		}
+	}
+	if due == 0 {
+		return "no timer\n"
+	}
+	s.w.now = max(s.w.now, due)
+	return s.w.print(s.w.at(id, func() *events.Decision { return s.w.m.Timer(s.w, s.w.now, Timer{id, ref, due}) }))
 }
 
 func (s *storyteller) command(name string, args map[string]string) events.CommandID {

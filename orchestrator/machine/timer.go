@@ -11,10 +11,13 @@ func (w *work) take(in input) {
 	if w.stopped() {
 		return
 	}
-	if in.timer != nil {
+	switch {
+	case in.timer != nil:
 		w.takeTimer(in.timer)
-	} else {
+	case in.answer != nil:
 		w.takeAnswer(in.answer)
+	default:
+		w.takeMessage(in.message)
 	}
 	w.run()
 }

@@ -184,6 +184,7 @@ func (w *work) end(s events.State) {
 	w.head.Ended = w.now
 	w.headDue = w.now + millis(w.plan.Retention)
 	w.transition(s, w.head.Code, w.head.Message)
+	w.keyEnds()
 }
 
 // transition changes the instance's state and says so, in its history and to the world.

@@ -144,6 +144,25 @@ func (r *planReader) leaf(n *sagas.Node, word string) {
 			size[k] = number
 		case "wait":
 			n.Kind, n.Step, n.Wait = sagas.KindWait, nil, &sagas.WaitPlan{Sleep: length}
+		case "on", "signal":
+			n.Kind, n.Step = sagas.KindWait, nil
+			n.Wait = &sagas.WaitPlan{Signal: v, Take: func(d any, in sagas.Taken) error {
+				if string(in.Payload) == "bad" {
+					return errors.New("this is not what " + name + " takes")
+				}
+				d.(*testData).log = append(d.(*testData).log, name+"="+string(in.Payload))
+				return check("take")
+			}}
+			if k == "on" {
+				n.Wait.Signal, n.Wait.Keep = "", time.Hour
+				n.Wait.Event = &sagas.EventPlan{Topic: "payments", Type: v}
+			}
+		case "within":
+			n.Wait.Within = length
+		case "keep":
+			n.Wait.Keep = length
+		case "by":
+			n.Wait.Key = func(any) (string, error) { return v, check("key") }
 		case "do":
 			n.Kind, n.Step = sagas.KindDo, nil
 			n.Do = func(d any) error {
@@ -180,11 +199,15 @@ type world struct {
 	m       *Machine
 	plan    *sagas.Plan
 	now     int64
-	rows    map[events.RowRef]cell
+	rows    map[events.RowRef]cell // of the entity that is looked at, among those of all
+	all     map[events.InstanceID]map[events.RowRef]cell
 	id      events.InstanceID
 	seq     uint64
 	loads   int // rows read by the last decision
-	again   map[events.RowRef]int
+	again   map[string]int
+	sent    []*events.InboxMessage // between entities, and not delivered yet
+	names   map[events.InstanceID]string
+	keys    bool // rows of keys are shown
 	quiet   bool // no second decision to compare with
 	lastLen int  // bytes of the last decision
 }
@@ -198,7 +221,7 @@ const epoch = int64(1_000_000)
 
 func newWorld(t testing.TB, cfg Config) *world {
 	cfg.App, cfg.Slots = "shop", 64
-	w := &world{t: t, m: New(cfg), now: epoch, rows: map[events.RowRef]cell{}}
+	w := &world{t: t, m: New(cfg), now: epoch, rows: map[events.RowRef]cell{}, all: map[events.InstanceID]map[events.RowRef]cell{}, names: map[events.InstanceID]string{}}
 	if len(cfg.Plans) > 0 {
 		w.plan = cfg.Plans[0]
 	}
@@ -207,28 +230,29 @@ func newWorld(t testing.TB, cfg Config) *world {
 
 // Row is of View.
 func (w *world) Row(id events.InstanceID, ref events.RowRef) ([]byte, int64, bool) {
-	if id != w.id {
-		return nil, 0, false
-	}
 	w.loads++
-	if w.again != nil {
-		w.again[ref]++
+	if w.again != nil && ref.Part != events.PartAnswer && ref.Part != events.PartKey { // those are looked at first
+		w.again[fmt.Sprint(id, ref)]++
 	}
-	c, ok := w.rows[ref]
+	rows := w.rows
+	if id != w.id {
+		rows = w.all[id]
+	}
+	c, ok := rows[ref]
 	return slices.Clip(c.value), c.due, ok
 }
 
 // decide asks for a decision, twice, and applies it.
 func (w *world) decide(fn func() *events.Decision) *events.Decision {
 	w.t.Helper()
-	w.loads, w.again = 0, map[events.RowRef]int{}
+	w.loads, w.again = 0, map[string]int{}
 	d := fn()
 	loads, again := w.loads, w.again
 	if d == nil {
 		w.t.Fatal("the decision is nil: a row cannot be read")
 	}
 	for ref, n := range again {
-		if n > 2 || n > 1 && d.Outcome == events.Applied && !d.Purge && w.headIn(d).State != events.Parked {
+		if n > 2 || n > 1 && d.Outcome == events.Applied && !d.Purge && w.headIn(d).State != events.Parked && !refuses(d) {
 			w.t.Fatalf("row %v was read %d times", ref, n)
 		}
 	}
@@ -261,6 +285,11 @@ func (w *world) headIn(d *events.Decision) *events.Head {
 	return h
 }
 
+// refuses reports whether a decision refuses an action: it was tried first.
+func refuses(d *events.Decision) bool {
+	return slices.ContainsFunc(d.Entries, func(e events.Entry) bool { return e.Kind == events.EntryRefused })
+}
+
 func (w *world) encode(d *events.Decision) []byte {
 	r := &events.Record{Kind: events.KindDecision, Seq: w.seq, Time: w.now, Decision: d}
 	return r.Encode(nil)
@@ -270,8 +299,8 @@ func (w *world) check(d *events.Decision, value []byte) {
 	w.t.Helper()
 	switch d.Outcome {
 	case events.Applied:
-		if d.Purge != (len(d.Rows) == 0) {
-			w.t.Fatalf("an applied decision changes rows or purges them:\n%s", w.print(d))
+		if own := slices.ContainsFunc(d.Rows, func(r events.RowChange) bool { return r.Of.IsZero() }); d.Purge && own || !d.Purge && len(d.Rows)+len(d.Emits) == 0 {
+			w.t.Fatalf("an applied decision changes rows or purges them, or only answers:\n%s", w.print(d))
 		}
 	default:
 		if len(d.Rows)+len(d.Entries)+len(d.Emits) != 0 || d.Reason == "" {
@@ -292,12 +321,14 @@ func (w *world) check(d *events.Decision, value []byte) {
 	if err != nil || len(out) != len(d.Emits) {
 		w.t.Fatalf("%d messages go out for %d emits: %v", len(out), len(d.Emits), err)
 	}
-	seen := map[events.RowRef]bool{}
-	for _, r := range d.Rows {
-		if seen[r.Ref] || r.WasDue != w.rows[r.Ref].due {
+	seen := map[string]bool{}
+	for i := range d.Rows {
+		r := &d.Rows[i]
+		name := fmt.Sprint(d.Whose(r), r.Ref)
+		if seen[name] || r.WasDue != w.of(d.Whose(r))[r.Ref].due {
 			w.t.Fatalf("row %v stands twice, or was not due at %d\n%s", r.Ref, r.WasDue, w.print(d))
 		}
-		seen[r.Ref] = true
+		seen[name] = true
 	}
 	if d.FirstRow != 0 || len(d.Entries) > 0 {
 		if h := w.headBefore(); h != nil && len(d.Rows) > 0 && d.FirstRow != h.Entries {
@@ -310,12 +341,75 @@ func (w *world) apply(d *events.Decision) {
 	if d.Purge {
 		clear(w.rows)
 	}
-	for _, r := range d.Rows {
-		w.rows[r.Ref] = cell{bytes.Clone(r.Value), r.Due}
+	for i := range d.Rows {
+		r := &d.Rows[i]
+		if rows := w.of(d.Whose(r)); r.Gone {
+			delete(rows, r.Ref)
+		} else {
+			rows[r.Ref] = cell{bytes.Clone(r.Value), r.Due}
+		}
 	}
 	if d.Instance != w.id {
 		w.t.Fatalf("the decision is for instance %s", d.Instance)
 	}
+	for _, e := range d.Emits {
+		if e.Kind != events.EmitMessage {
+			continue
+		}
+		m, err := events.DecodeInboxMessage(bytes.Clone(e.Payload))
+		if err != nil || m.To != e.To {
+			w.t.Fatalf("a message that cannot be read, or goes elsewhere: %v", err)
+		}
+		w.sent = append(w.sent, m)
+	}
+}
+
+// of gives the rows of an entity.
+func (w *world) of(id events.InstanceID) map[events.RowRef]cell {
+	if id == w.id {
+		return w.rows
+	}
+	if w.all[id] == nil {
+		w.all[id] = map[events.RowRef]cell{}
+	}
+	return w.all[id]
+}
+
+// turnTo makes an entity the one that is looked at.
+func (w *world) turnTo(id events.InstanceID) {
+	w.rows, w.id = w.of(id), id
+	w.all[id] = w.rows
+}
+
+// at decides for an entity that is not, or not for long, the one that is looked at.
+func (w *world) at(id events.InstanceID, fn func() *events.Decision) *events.Decision {
+	w.t.Helper()
+	before := w.id
+	w.turnTo(id)
+	d := w.decide(fn)
+	if !before.IsZero() {
+		w.turnTo(before)
+	}
+	return d
+}
+
+// deliver takes the i-th message that is under way to its entity.
+func (w *world) deliver(i int) *events.Decision {
+	w.t.Helper()
+	m := w.sent[i]
+	w.sent = slices.Delete(w.sent, i, i+1)
+	return w.message(m)
+}
+
+func (w *world) message(m *events.InboxMessage) *events.Decision {
+	w.t.Helper()
+	to := m.To
+	if a := m.Action; a != nil && a.Key != "" {
+		if k, err := events.DecodeKeyState(w.of(to)[keyRef].value); err == nil && !k.Live.IsZero() && w.of(to)[answerRef(a.ID)].value == nil {
+			to = k.Live
+		}
+	}
+	return w.at(to, func() *events.Decision { return w.m.Message(w, w.now, m) })
 }
 
 func (w *world) start(key, id, value string) *events.Decision {
@@ -326,9 +420,8 @@ func (w *world) start(key, id, value string) *events.Decision {
 		w.t.Fatal(err)
 	}
 	route := routes[0]
-	if route.Instance != w.id {
-		w.id, w.rows = route.Instance, map[events.RowRef]cell{} // those of another instance are out of sight
-	}
+	w.turnTo(route.Instance)
+	w.names[w.id] = key
 	return w.decide(func() *events.Decision { return w.m.Start(w, w.now, *route.Start) })
 }
 
@@ -395,7 +488,16 @@ func (w *world) print(d *events.Decision) string {
 		fmt.Fprintf(&b, "  %s\n", printEntry(&e))
 	}
 	for _, r := range d.Rows {
-		fmt.Fprintf(&b, "  = %s%s\n", w.printRow(r.Ref, r.Value), printDue(r.Due))
+		if r.Ref.Part == events.PartKey && !w.keys {
+			continue
+		}
+		what := ""
+		if r.Gone {
+			what = r.Ref.Part.String() + " " + strconv.FormatUint(r.Ref.N%1000, 10) + " is gone"
+		} else {
+			what = w.printRow(r.Ref, r.Value)
+		}
+		fmt.Fprintf(&b, "  = %s%s\n", what, printDue(r.Due))
 	}
 	rec := &events.Record{Kind: events.KindDecision, Seq: 1, Time: w.now, Decision: d}
 	out, err := events.Outgoing("shop", rec)
@@ -406,6 +508,10 @@ func (w *world) print(d *events.Decision) string {
 		e := d.Emits[i]
 		if e.Kind == events.EmitLifecycle {
 			fmt.Fprintf(&b, "  > %s %s\n", m.Topic, e.Type)
+			continue
+		}
+		if e.Kind == events.EmitMessage {
+			fmt.Fprintf(&b, "  > %s\n", w.printMessage(e.Payload))
 			continue
 		}
 		if e.Kind == events.EmitEvent {
@@ -463,6 +569,9 @@ func printEntry(e *events.Entry) string {
 	if e.To != 0 {
 		s += " " + e.To.String()
 	}
+	if e.Who != "" {
+		s += " by " + e.Who
+	}
 	if e.Code != "" {
 		s += " " + e.Code
 	}
@@ -495,9 +604,15 @@ func (w *world) printRow(ref events.RowRef, value []byte) string {
 		if h.Held != 0 {
 			s += fmt.Sprintf(" held %d", h.Held-1)
 		}
+		if h.QueueFirst != h.QueueNext {
+			s += fmt.Sprintf(" queue %d to %d", h.QueueFirst, h.QueueNext-1)
+		}
 		return s
 	case events.PartData:
 		return "data " + short(string(value))
+	case events.PartNode:
+	default:
+		return w.printOther(ref, value)
 	}
 	n, err := events.DecodeNode(value)
 	if err != nil {
@@ -536,6 +651,9 @@ func (w *world) printRow(ref events.RowRef, value []byte) string {
 	}
 	if n.Code != "" {
 		s += fmt.Sprintf(" because %s said %s", n.Step, n.Code)
+	}
+	if n.Key != "" {
+		s += " for " + n.Key
 	}
 	if n.HasAnswer {
 		s += " done"
