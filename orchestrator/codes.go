@@ -19,6 +19,7 @@ const (
 	CodeDefinition     = "definition-changed"
 	CodeJournalTrimmed = "journal-trimmed"
 
+	CodeFenced           = "emitter-fenced"
 	CodeClaimLost        = "claim-lost"
 	CodeAppendUnknown    = "append-unknown"
 	CodeJournalTruncated = "journal-truncated"
@@ -50,6 +51,7 @@ func ErrorCode(err error) string {
 		{ErrShardCount, CodeShardCount},
 		{journal.ErrTrimmed, CodeJournalTrimmed},
 		{ErrClaimLost, CodeClaimLost},
+		{ErrFenced, CodeFenced},
 		{ErrTruncated, CodeJournalTruncated},
 		{store.ErrCorrupt, CodeStoreCorrupt},
 		{ErrUntrusted, CodeStoreUntrusted},

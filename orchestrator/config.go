@@ -62,8 +62,12 @@ type Config struct {
 	CompactAfter int64         // bytes of journal, at least, between two compaction rounds; default 64 MiB
 	FormatAfter  time.Duration // how long every node has to read a journal format before it is written; from then on no older build can run; default 10 min; negative: never
 	TopicsEvery  time.Duration // how often domain topics are looked at for new partitions; default 30 s
-	BacklogWait  time.Duration // how long timers wait for the backlog of domain topics after a claim (L10); default 1 min
-	CacheBytes   int64         // of memory for all stores of this node; default 128 MiB, half of it for what is not on disk yet
+	// Transactional are topics of commands that are emitted in transactions, together with the progress (L16):
+	// who reads them with isolation.level=read_committed sees each command once, whatever crashes.
+	Transactional []string
+
+	BacklogWait time.Duration // how long timers wait for the backlog of domain topics after a claim (L10); default 1 min
+	CacheBytes  int64         // of memory for all stores of this node; default 128 MiB, half of it for what is not on disk yet
 }
 
 const defaultCache = 128 << 20

@@ -117,16 +117,27 @@ func (s *Shard) emit(rec *events.Record, offset int64) error {
 	}
 	s.emits.lastEmitting = rec.Seq
 	s.emits.records = append(s.emits.records, emitting{seq: rec.Seq, offset: offset})
+	var transactional []int
 	for i := range msgs {
 		if msgs[i].Topic == "" || s.applied.EmittedOn(msgs[i].Topic, rec.Seq) {
 			continue
 		}
+		if s.txn.has(msgs[i].Topic) {
+			transactional = append(transactional, i)
+			continue
+		}
 		s.send(rec, i, &msgs[i])
 	}
+	s.emitInTransaction(rec, offset, transactional, msgs)
 	return nil
 }
 
 func (s *Shard) send(rec *events.Record, n int, m *events.Message) {
+	s.produce(rec, n, m, s.opened(rec, m))
+}
+
+// opened notes that a message is on its way.
+func (s *Shard) opened(rec *events.Record, m *events.Message) *emission {
 	t := s.emits.topic(m.Topic)
 	e := &emission{seq: rec.Seq}
 	t.sent = append(t.sent, e)
@@ -136,7 +147,7 @@ func (s *Shard) send(rec *events.Record, n int, m *events.Message) {
 	}
 	m.Partition = -1
 	s.stats.commands.Add(1)
-	s.produce(rec, n, m, e)
+	return e
 }
 
 func (s *Shard) produce(rec *events.Record, n int, m *events.Message, e *emission) {

@@ -312,6 +312,7 @@ func (e *Engine) runOn(ctx context.Context, p int32, r *runner, st store.Store) 
 		Machine: e.machine, Kafka: e.cfg.Kafka, Store: st, Inputs: layout.inputsOf(p), Domain: layout.domain, TopicIDs: layout.ids,
 		From: e.cfg.From, Clock: e.clock, Nonce: nonce, Logger: e.log, Applied: e.cfg.Applied, Stats: &e.stats, hooks: e.hooks,
 		MaxRecord: e.cfg.MaxRecord, MaxInFlight: e.cfg.MaxInFlight, CompactAfter: e.cfg.CompactAfter, ApplyAfter: applyAfter, RowCache: int(e.cfg.CacheBytes / int64(8*layout.shards)), BacklogWait: e.cfg.BacklogWait,
+		Transactional: e.cfg.Transactional,
 	})
 	if err == nil {
 		r.set(st, true)

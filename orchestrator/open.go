@@ -77,6 +77,9 @@ func (s *Shard) open(ctx context.Context) error {
 	if err := s.census(); err != nil {
 		return err
 	}
+	if err := s.openTransactions(ctx); err != nil {
+		return err
+	}
 	// What the last owner decided and may not have emitted goes out first, under the same ids (L14).
 	s.emits.last = s.applied.EmittedSeq
 	for _, r := range f.open {

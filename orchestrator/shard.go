@@ -82,6 +82,8 @@ type ShardConfig struct {
 	ApplyAfter   time.Duration // how long accepted records may wait to reach the store together; 0: not at all
 	RowCache     int           // bytes of rows kept in memory beside the store's own cache
 	BacklogWait  time.Duration
+	// Transactional are the topics that are emitted on in transactions; they need a Kafka that is a Transactor.
+	Transactional []string
 }
 
 // Shard is one journal partition, its claim and its store. Turn, and everything it calls, belongs to one
@@ -113,6 +115,7 @@ type Shard struct {
 	inputTrace []events.Header // of the input that is being decided, for hooks
 
 	emits     emitter
+	txn       *transactions // nil where no topic is transactional
 	timers    timers
 	round     *round
 	liveBytes int64 // of the rows, as of the last compaction round
@@ -452,6 +455,7 @@ func (s *Shard) close() {
 	for _, in := range s.inputs {
 		s.cfg.Kafka.Stop(in.tp)
 	}
+	s.txn.close()
 	s.journal.Close()
 }
 

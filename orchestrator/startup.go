@@ -3,7 +3,9 @@ package orchestrator
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
+	"strings"
 )
 
 // ErrShardCount says that the application's topics do not have the partition count it was created with.
@@ -31,7 +33,7 @@ func (l layout) inputsOf(shard int32) []TopicPartition {
 
 // needs is what the definitions ask of the cluster.
 func (e *Engine) needs() Needs {
-	n := Needs{App: e.cfg.App, Lifecycle: e.cfg.Lifecycle}
+	n := Needs{App: e.cfg.App, Lifecycle: e.cfg.Lifecycle, Transactional: e.cfg.Transactional}
 	add := func(list *[]string, topic string) {
 		if !slices.Contains(*list, topic) {
 			*list = append(*list, topic)
@@ -55,6 +57,11 @@ func (e *Engine) needs() Needs {
 // inspect looks at the application's topics, and refuses what would lose something later.
 func (e *Engine) inspect(ctx context.Context) (layout, error) {
 	needs := e.needs()
+	for _, topic := range needs.Transactional {
+		if !slices.Contains(needs.Commands, topic) {
+			return layout{}, fmt.Errorf("topic %s: Config.Transactional names it, but no definition sends commands there; they go to %s", topic, strings.Join(needs.Commands, ", "))
+		}
+	}
 	warnings, err := e.cfg.Kafka.Check(ctx, needs)
 	for _, w := range warnings {
 		e.log.Warn("the cluster risks something", "err", w)

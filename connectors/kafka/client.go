@@ -100,7 +100,10 @@ type Client struct {
 	closed  bool
 }
 
-var _ orchestrator.Kafka = (*Client)(nil)
+var (
+	_ orchestrator.Kafka      = (*Client)(nil)
+	_ orchestrator.Transactor = (*Client)(nil)
+)
 
 // Dial prepares the connection; it does not wait for a broker, Check does. An error says what is wrong
 // with cfg.

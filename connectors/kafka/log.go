@@ -16,7 +16,7 @@ import (
 )
 
 func journalOpts(cfg Config) []kgo.Opt {
-	return append(producerOpts(cfg),
+	return append(cancellable(cfg),
 		kgo.RecordDeliveryTimeout(cfg.AppendTimeout),
 		kgo.ProduceRequestTimeout(min(cfg.AppendTimeout, 10*time.Second)),
 		kgo.RequestTimeoutOverhead(min(max(cfg.AppendTimeout/2, 100*time.Millisecond), 5*time.Second)),

@@ -22,14 +22,20 @@ func producerOpts(cfg Config) []kgo.Opt {
 		// Produce must not block, and a partition without a leader must not stop its neighbours when its
 		// records fill a common buffer. The bound is the caller's: it has the count of what is not done.
 		kgo.MaxBufferedRecords(math.MaxInt),
+	}
+}
+
+func emitOpts(cfg Config) []kgo.Opt { return cancellable(cfg) }
+
+// cancellable are for producers outside transactions, where franz-go does not allow it.
+func cancellable(cfg Config) []kgo.Opt {
+	return append(producerOpts(cfg),
 		// Without this franz-go would wait for ever for the outcome of what is in flight: of an append past
 		// its time, of a message to a topic that was deleted under it. That a record may then be there
 		// twice, or after all, is for the chain of hashes, and for the participant, to sort out.
 		kgo.AllowIdempotentProduceCancellation(),
-	}
+	)
 }
-
-func emitOpts(cfg Config) []kgo.Opt { return producerOpts(cfg) }
 
 // Produce sends m, to m.Partition, or, when that is negative, to the partition that the Java client's
 // default partitioner picks for the key. It is sent until it is acknowledged or refused: done gets nil, an
@@ -37,19 +43,7 @@ func emitOpts(cfg Config) []kgo.Opt { return producerOpts(cfg) }
 // outcome open. done is called once, from another goroutine, and must not block. Messages to one partition
 // arrive in the order of the calls. What is not done is held in memory; the caller bounds it.
 func (c *Client) Produce(m *events.Message, done func(error)) {
-	r := &kgo.Record{Topic: m.Topic, Partition: m.Partition, Key: m.Key, Value: m.Value}
-	if r.Partition < 0 {
-		r.Partition = anyPartition
-	}
-	if m.Time > 0 {
-		r.Timestamp = time.UnixMilli(m.Time)
-	}
-	if len(m.Headers) > 0 {
-		r.Headers = make([]kgo.RecordHeader, len(m.Headers))
-		for i, h := range m.Headers {
-			r.Headers[i] = kgo.RecordHeader{Key: h.Key, Value: h.Value}
-		}
-	}
+	r := recordOf(m)
 	topic, partition := m.Topic, m.Partition
 	c.emit.Produce(context.Background(), r, func(r *kgo.Record, err error) {
 		if err == nil {
@@ -65,6 +59,23 @@ func (c *Client) Produce(m *events.Message, done func(error)) {
 		}
 		done(refusal(err, topic, partition))
 	})
+}
+
+func recordOf(m *events.Message) *kgo.Record {
+	r := &kgo.Record{Topic: m.Topic, Partition: m.Partition, Key: m.Key, Value: m.Value}
+	if r.Partition < 0 {
+		r.Partition = anyPartition
+	}
+	if m.Time > 0 {
+		r.Timestamp = time.UnixMilli(m.Time)
+	}
+	if len(m.Headers) > 0 {
+		r.Headers = make([]kgo.RecordHeader, len(m.Headers))
+		for i, h := range m.Headers {
+			r.Headers[i] = kgo.RecordHeader{Key: h.Key, Value: h.Value}
+		}
+	}
+	return r
 }
 
 const anyPartition = math.MinInt32

@@ -15,4 +15,6 @@ var kafkaMutants = []Mutant{
 	{"kafka-token-file-read-once", "§7", "a token file that is renewed is not read again", Test{"connectors/kafka", "^TestATokenOrPasswordInAFileIsReadAnewAtEachAuthentication$"}},
 	{"kafka-any-host-is-any-certificate", "§7", "with host names unchecked, certificates are not checked at all", Test{"connectors/kafka", "^TestACertificateOfAnotherHostIsTakenOnlyWhenToldAndOfAnotherAuthorityNever$"}},
 	{"kafka-rights-not-asked", "§7", "a right that is missing is found out at work, and not at the start", Test{"connectors/kafka", "^TestEachRightThatIsMissingIsNamedAtTheStartAndNoOtherIsNeeded$"}},
+	{"kafka-transaction-without-progress", "G5, L16", "how far is emitted is not committed with the commands", Test{"connectors/kafka", "^TestWhatIsEmittedAndHowFarAreOneTransaction$/^embedded$"}},
+	{"kafka-refusal-of-the-whole-batch", "G11, L14", "in a transaction, one message that is refused takes those beside it along", Test{"connectors/kafka", "^TestAMessageThatIsRefusedLeavesTheOthersOfItsTransaction$/^embedded$"}},
 }

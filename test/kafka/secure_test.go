@@ -227,7 +227,7 @@ func (s *secured) runs(t *testing.T, c *kafka.Cluster, admin *kadm.Client, cfg s
 	p := participant.New(participant.Config{App: s.app, Brokers: theirs.Brokers, Group: "payments", Name: "payments", Ledger: participant.NewMemory(), Options: reach})
 	participant.Handle(p, sagas.NewCommand[secureOrder, secureOrder](s.app+"-payments", "pay"), func(_ context.Context, _ participant.Call, o secureOrder) (secureOrder, error) { return o, nil })
 	participant.Handle(p, sagas.NewCommand[secureOrder, secureOrder](s.app+"-payments", "refund"), func(_ context.Context, _ participant.Call, o secureOrder) (secureOrder, error) { return o, nil })
-	engine, err := orchestrator.New(orchestrator.Config{App: s.app, Kafka: dial(t, cfg), Definitions: []orchestrator.Definition{s.definition()}, From: orchestrator.FromEarliest, Lifecycle: true})
+	engine, err := orchestrator.New(orchestrator.Config{App: s.app, Kafka: dial(t, cfg), Definitions: []orchestrator.Definition{s.definition()}, From: orchestrator.FromEarliest, Lifecycle: true, Transactional: s.needs.Transactional})
 	if err != nil {
 		t.Fatal(err)
 	}
