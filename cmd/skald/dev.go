@@ -40,6 +40,8 @@ it cleanly, a second one at once.
   skald dev --demo --brokers localhost:9092     the same on your Kafka
   skald dev --demo --without payments           leave a service out, and write it yourself
 
+With OTEL_EXPORTER_OTLP_ENDPOINT, traces and metrics go to that collector; the other OTEL_* variables count as well.
+
 Exit codes: 0, also after Ctrl-C without --once; 1 when it failed, or orders were not final in time; 2 for
 wrong flags; 130 when --once was interrupted.`,
 	setup: func(f *flag.FlagSet) func(context.Context, *env) error {
@@ -58,6 +60,7 @@ wrong flags; 130 when --once was interrupted.`,
 		f.Int64Var(&o.seed, "seed", 1, "decides who is slow, and who dies `N`")
 		f.StringVar(&o.from, "from", "latest", "where a first start reads a topic of orders that is there already: latest or earliest `WHERE`")
 		f.BoolVar(&o.calm, "calm", false, "no slowness and no crashes")
+		f.StringVar(&o.metrics, "metrics", "", "serve /metrics for Prometheus there; port 0 is any free one `ADDR`")
 		f.BoolVar(&o.verbose, "verbose", false, "log what the engine does, on stderr")
 		o.out = outputFlag(f)
 		conn := &connection{flags: f}
@@ -88,16 +91,16 @@ wrong flags; 130 when --once was interrupted.`,
 }
 
 type devOptions struct {
-	demo, once, calm, verbose bool
-	shardsSet                 bool
-	rate                      float64
-	orders, shards            int
-	wait                      time.Duration
-	brokers, without          list
-	app, listen, dir, from    string
-	seed                      int64
-	out                       *output
-	conf                      kafka.Config // of the Kafka that is not embedded
+	demo, once, calm, verbose       bool
+	shardsSet                       bool
+	rate                            float64
+	orders, shards                  int
+	wait                            time.Duration
+	brokers, without                list
+	app, listen, dir, from, metrics string
+	seed                            int64
+	out                             *output
+	conf                            kafka.Config // of the Kafka that is not embedded
 }
 
 func (o *devOptions) check(set map[string]bool) error {
@@ -210,9 +213,14 @@ func demo(ctx context.Context, s *screen, o *devOptions) (err error) {
 		}
 		defer os.RemoveAll(dir)
 	}
+	told, untold, err := startTelemetry(ctx, s, o.app, o.metrics, logger)
+	if err != nil {
+		return err
+	}
+	defer untold()
 	w := newWatch(prefix)
-	engine, err := orchestrator.New(orchestrator.Config{App: o.app, Kafka: client, Definitions: []orchestrator.Definition{shop.PlaceOrder},
-		Dir: dir, From: from, Logger: logger, Applied: w.Applied})
+	engine, err := orchestrator.New(orchestrator.Config{App: o.app, Node: nodeName(), Kafka: client, Definitions: []orchestrator.Definition{shop.PlaceOrder},
+		Dir: dir, From: from, Logger: logger, Applied: w.Applied, Hooks: []orchestrator.Hook{told}})
 	if err != nil {
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"io"
 	"net"
+	"net/http"
 	"slices"
 	"strings"
 	"sync"
@@ -89,6 +90,52 @@ func objects(t *testing.T, out string) map[string]instanceView {
 		all[v.Key] = v
 	}
 	return all
+}
+
+func TestTheDemoServesItsMetrics(t *testing.T) {
+	if testing.Short() {
+		t.Skip("runs the demo")
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	e, _, _ := testEnv()
+	r, w := io.Pipe()
+	e.stderr = w
+	ended := make(chan int, 1)
+	go func() {
+		ended <- run(ctx, e, strings.Fields("dev --demo --rate 100 --calm --metrics 127.0.0.1:0"))
+		w.Close()
+	}()
+	lines := bufio.NewScanner(r)
+	found := ""
+	for found == "" && lines.Scan() {
+		if at, ok := strings.CutPrefix(lines.Text(), "metrics: "); ok {
+			found = at
+		}
+	}
+	go io.Copy(io.Discard, r)
+	const want = "skald_sagas_ended_total{definition=\"place-order\",state=\"completed\"}"
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for late := time.After(20 * time.Second); ; {
+		var page []byte
+		if resp, err := http.Get(found); err == nil {
+			page, _ = io.ReadAll(resp.Body)
+			resp.Body.Close()
+		}
+		if strings.Contains(string(page), want) {
+			break
+		}
+		select {
+		case <-tick.C:
+		case <-late:
+			t.Fatalf("no %s at %q:\n%s", want, found, page)
+		}
+	}
+	cancel()
+	if code := <-ended; code != exitOK {
+		t.Errorf("exit %d", code)
+	}
 }
 
 func TestTheDemoPlacesOrdersAndEndsWhenAllAreFinal(t *testing.T) {
