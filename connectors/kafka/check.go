@@ -68,7 +68,9 @@ func (c *Client) Check(ctx context.Context, n orchestrator.Needs) (warnings []er
 				Cure: "the number of shards is fixed when the topics are created: delete and create them again to begin anew, or start with the number they have"})
 		}
 		c.checkOwn(t, name == names.Journal(), bad, risk)
+		c.checkPlace(t, name == names.Inbox(), risk)
 	}
+	c.checkBroker(ctx, n, topics[names.Journal()], risk)
 	c.checkMeta(topics[names.Meta()], bad)
 	return warnings, errors.Join(errs...)
 }

@@ -17,4 +17,5 @@ var kafkaMutants = []Mutant{
 	{"kafka-rights-not-asked", "§7", "a right that is missing is found out at work, and not at the start", Test{"connectors/kafka", "^TestEachRightThatIsMissingIsNamedAtTheStartAndNoOtherIsNeeded$"}},
 	{"kafka-transaction-without-progress", "G5, L16", "how far is emitted is not committed with the commands", Test{"connectors/kafka", "^TestWhatIsEmittedAndHowFarAreOneTransaction$/^embedded$"}},
 	{"kafka-refusal-of-the-whole-batch", "G11, L14", "in a transaction, one message that is refused takes those beside it along", Test{"connectors/kafka", "^TestAMessageThatIsRefusedLeavesTheOthersOfItsTransaction$/^embedded$"}},
+	{"kafka-no-trim-unsaid", "§6", "brokers that cannot trim are taken without a word", Test{"connectors/kafka", "^TestWhatBrokersLackIsSaidAtTheStart$"}},
 }
