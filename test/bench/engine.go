@@ -38,9 +38,14 @@ func engineRole(ctx context.Context, o *options) error {
 	}
 	defer client.Close()
 	m := newMeter(client, o.app, w.commands)
+	hooks, untold, err := told(ctx, o)
+	if err != nil {
+		return err
+	}
+	defer untold()
 	engine, err := orchestrator.New(orchestrator.Config{App: o.app, Kafka: m, Definitions: []orchestrator.Definition{w.saga},
 		Dir: filepath.Join(o.dir, "stores"), From: orchestrator.FromEarliest, Lifecycle: true, Logger: logger(),
-		CacheBytes: int64(o.cache) << 20})
+		CacheBytes: int64(o.cache) << 20, Hooks: hooks})
 	if err != nil {
 		return err
 	}

@@ -71,6 +71,7 @@ type options struct {
 	starts      int
 	plain       bool
 	workers     int
+	telemetry   string
 	topics      int
 	cache       int
 	memory      int
@@ -96,6 +97,7 @@ func (o *options) flags(f *flag.FlagSet) {
 	f.IntVar(&o.cache, "cache", 0, "memory for the engine's stores, MiB; 0: the engine's default `N`")
 	f.IntVar(&o.memory, "memory", orchestrator.DefaultMemory>>20, "soft limit of the engine's memory, MiB `N`")
 	f.IntVar(&o.workers, "workers", 64, "workers of the participant kit `N`")
+	f.StringVar(&o.telemetry, "telemetry", "off", "off; on: metrics, and traces sampled as by default; metrics: those alone; all: every saga traced. Traces go to a collector in the parent that takes and drops them `WHAT`")
 	f.Usage = func() {
 		fmt.Fprint(f.Output(), usage)
 		f.PrintDefaults()
@@ -118,6 +120,8 @@ func (o *options) check() error {
 		return fmt.Errorf("-shards %d: 1 to %d", o.shards, events.MaxShards)
 	case o.linger < 0 || o.linger > time.Second:
 		return fmt.Errorf("-linger %s: 0 to 1s", o.linger)
+	case o.telemetry != "off" && o.telemetry != "on" && o.telemetry != "metrics" && o.telemetry != "all":
+		return fmt.Errorf("-telemetry %q: off, on, metrics or all", o.telemetry)
 	case o.cache < 0:
 		return fmt.Errorf("-cache %d: not negative", o.cache)
 	case o.memory < 32:
@@ -133,6 +137,7 @@ func (o *options) args(mode string) []string {
 	a := []string{"-mode", mode, "-app", o.app, "-brokers", o.brokers, "-dir", o.dir, "-profile", o.profile,
 		"-steps", fmt.Sprint(o.steps), "-shards", fmt.Sprint(o.shards), "-linger", o.linger.String(), "-workers", fmt.Sprint(o.workers),
 		"-command-topics", fmt.Sprint(o.topics), "-cache", fmt.Sprint(o.cache), "-memory", fmt.Sprint(o.memory)}
+	a = append(a, "-telemetry", o.telemetry)
 	if o.plain {
 		a = append(a, "-plain-participants")
 	}
@@ -186,6 +191,11 @@ func parent(ctx context.Context, o *options, out io.Writer) (err error) {
 		defer cluster.Stop()
 		o.brokers, where = cluster.Addr(), "started for this run: 1 broker"
 	}
+	untaken, err := collector(o)
+	if err != nil {
+		return err
+	}
+	defer untaken()
 	if o.profile != "" {
 		if err := os.MkdirAll(o.profile, 0o755); err != nil {
 			return err
