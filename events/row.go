@@ -409,7 +409,8 @@ type NodeState struct {
 	// ForEach: Base is the row of the first iteration's first node; iteration i begins that many rows of a body
 	// later. While: Base is the row of the latest iteration's first node. Count is the number of iterations
 	// there are to be (ForEach), or were begun (While, and any fork from NodeClosing on). Step: Count are the
-	// attempts before an operator had it tried again, Base those of its undo: the policy counts from there.
+	// attempts before an operator had it tried again, Base those of its undo: the policy counts from there. Seq: while
+	// it goes back to a save-point, Count is the number of that child plus one.
 	Base, Count uint32
 	// All, ForEach: children that are done, and those that failed.
 	Done, Lost uint32

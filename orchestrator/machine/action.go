@@ -568,9 +568,8 @@ func (w *work) backTo(a *events.Action) {
 		w.refuse(CodePivotPassed, "the pivot is decided: what preceded it does not go back")
 		return
 	}
-	r := w.row(n.row)
-	if r.Status != events.NodeActive || r.Index != tryBody {
-		w.refuse(CodeNoSavepoint, fmt.Sprintf("the Try %q is not in its body", a.Name))
+	if why := w.noWayBack(n); why != "" {
+		w.refuse(CodeNoSavepoint, fmt.Sprintf("the Try %q: %s", a.Name, why))
 		return
 	}
 	if w.head.State != events.Running {
@@ -579,11 +578,7 @@ func (w *work) backTo(a *events.Action) {
 	if w.stopped() {
 		return
 	}
-	b := n.child(r, 0)
-	w.failure = failure{sagas.Failure{Step: a.Name, Code: CodeOperator, Message: a.Why}, b}
-	w.keepFailure(r)
-	r.Index = tryUndoes
-	w.undoScope(b)
+	w.goBackTo(n, CodeOperator, a.Why)
 }
 
 // suspend stops the instance until it is resumed; what comes meanwhile is held.

@@ -87,6 +87,7 @@ func together(n *sagas.Node) bool {
 // goBack undoes the child before, or ends the node.
 func (w *work) goBack(n place, r *row) {
 	switch {
+	case n.Kind == sagas.KindSeq && w.atSavepoint(n, r):
 	case n.Kind == sagas.KindWhile && r.Base != 0:
 		last := n.child(r, 0)
 		before := w.row(last.row).Prev

@@ -99,8 +99,13 @@ func (w *work) goTry(n place, r *row) {
 		w.push(begin, n.child(r, 0))
 		return
 	}
-	if b := n.child(r, 0); r.Index != tryUndoes || !b.rowless() && w.row(b.row).Status != events.NodeUndone && !mutant.On("machine-else-before-undone") {
+	if r.Index != tryUndoes {
 		return
+	}
+	if b := n.child(r, 0); !b.rowless() && !mutant.On("machine-else-before-undone") {
+		if s := w.row(b.row).Status; s != 0 && s != events.NodeUndone {
+			return
+		}
 	}
 	if fn := n.OnFail; fn != nil && !w.user(n, "what follows its failure", true, func(data any) error { return fn(data, failureOf(n, r).Failure) }) {
 		return

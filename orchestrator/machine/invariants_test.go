@@ -118,6 +118,9 @@ func (t *tree) unfinished(n place) string {
 		if r.Index == tryBody {
 			return t.unfinished(n.child(r, 0))
 		}
+		if r.Index != tryElse {
+			return t.label(n) + " is done half-way"
+		}
 		if why := t.owing(n.child(r, 0)); why != "" || len(n.Children) < 2 {
 			return why
 		}

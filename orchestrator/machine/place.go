@@ -155,10 +155,11 @@ func (w *work) block(rows uint64) uint32 {
 	return first
 }
 
-// fresh gives the row of a node that is begun now, as new. Outside of loops no row of it exists, unless it was
-// touched before; in a loop there may be one of an earlier iteration, whose execution must not come again.
+// fresh gives the row of a node that is begun now, as new. In a loop there may be one of an earlier iteration, and
+// after a save-point one of what was undone: its execution must not come again. Elsewhere no row of it exists, unless
+// it was touched before.
 func (w *work) fresh(n place) *row {
-	if !n.looped() {
+	if !n.looped() && !w.head.Partial {
 		if r := w.touched(n.row); r != nil {
 			r.renew()
 			return r
@@ -167,7 +168,7 @@ func (w *work) fresh(n place) *row {
 	}
 	r := w.row(n.row)
 	r.renew()
-	if !n.turns() {
+	if n.looped() && !n.turns() {
 		r.Plan, r.Up = n.ID+1, n.row-(n.ID-n.Parent.ID)
 	}
 	return r

@@ -290,6 +290,8 @@ func (c *chaos) move() {
 		c.w.m = New(cfg)
 	case k == 17 && !c.calm && len(c.commands) > 0:
 		c.refuse(c.rnd.IntN(len(c.commands)))
+	case k == 18 && !c.calm && c.rnd.IntN(3) == 0:
+		c.goBackTo()
 	default:
 		if k > 16 || c.calm {
 			c.w.m = New(c.cfg)
@@ -320,6 +322,37 @@ func (c *chaos) timer() {
 func (c *chaos) key(id events.CommandID, step string) string {
 	id.Instance, id.Phase = c.w.id, events.Forward
 	return id.IdempotencyKey(step)
+}
+
+// goBackTo sends the instance back to one of its save-points, as an operator does.
+func (c *chaos) goBackTo() {
+	now := c.w.tree()
+	var tries []place
+	for _, id := range now.rows {
+		if n := now.at(id); n.Kind == sagas.KindTry {
+			tries = append(tries, n)
+		}
+	}
+	if len(tries) == 0 || now.head.State != events.Running {
+		return
+	}
+	n := tries[c.rnd.IntN(len(tries))]
+	c.w.m = New(c.cfg)
+	c.took("back to "+now.label(n), c.w.decide(func() *events.Decision { return c.w.goBackTo(n) }))
+}
+
+// goBackTo makes the decision of an action that goes back to a save-point.
+func (w *world) goBackTo(n place) *events.Decision {
+	x := w.m.open(w, w.now, w.id)
+	if why := x.noWayBack(n); why != "" {
+		return x.ignored(why)
+	}
+	x.goBackTo(n, "operator", "once more")
+	x.run()
+	if d := x.finish(); x.trouble == nil {
+		return d
+	}
+	return x.ignored("trouble")
 }
 
 func (c *chaos) refuse(i int) {
@@ -522,7 +555,12 @@ func (c *chaos) audit() {
 	for key, k := range c.ledger {
 		r := now.row(k.id.Node)
 		switch {
-		case k.step.Step.EffectFree || r.Execution != k.id.Execution:
+		case k.step.Step.EffectFree:
+		case r.Execution != k.id.Execution && k.step.Step.Undo == nil: // of an earlier iteration, past the pivot
+		case r.Execution != k.id.Execution:
+			if k.applied && !k.undone {
+				c.t.Errorf("%s, and the effect of %s, whose step began again, is there", state, key)
+			}
 		case state == events.Compensated || state == events.Completed && r.Status != events.NodeDone:
 			if k.applied && !k.undone {
 				c.t.Errorf("%s, and the effect of %s is there", state, key)

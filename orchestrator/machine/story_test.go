@@ -88,6 +88,7 @@ type storyteller struct {
 //	refused STEP[/undo] [attempt=N]                               Kafka refuses the command for good
 //	timer [NODE|head]                                             time passes until that timer fires, or the next
 //	stale NODE                                                    a timer that is not what the row says
+//	back TRY                                                      the instance goes back to a save-point
 //	wait D                                                        time passes, and nothing fires
 //	break FUNC, mend FUNC                                         a user function fails from now on, or no more
 //	forget, learn                                                 the machine has no definitions, has them again
@@ -144,6 +145,9 @@ func (s *storyteller) do(line string) string {
 		return s.w.print(s.w.decide(func() *events.Decision {
 			return s.w.m.Timer(s.w, s.w.now, Timer{s.w.id, nodeRef(n.ID), s.w.now - 1})
 		}))
+	case "back":
+		x := s.w.tree()
+		return s.w.print(s.w.decide(func() *events.Decision { return s.w.goBackTo(x.at(s.w.numberOf(plain[0]))) }))
 	case "wait":
 		d, err := time.ParseDuration(plain[0])
 		if err != nil {
