@@ -142,7 +142,7 @@ func (s *Shard) take(in *input, m *events.Message) error {
 		if taken && !mutant.On("shard-forward-taken-twice") {
 			s.stats.duplicates.Add(1)
 			s.hooks.fate(s.cfg.ID, InputDuplicate)
-			s.log.Debug("a forward that was taken already", "at", m.Place(), "origin", original.Place())
+			s.log.Debug("a forward that was taken already", "topic", m.Topic, "partition", m.Partition, "offset", m.Offset, "origin", original.Place())
 			return nil // delivered twice by a sender that was replaced (L7)
 		}
 		origin = s.capped(origin)
@@ -165,7 +165,7 @@ func (s *Shard) take(in *input, m *events.Message) error {
 	if route.Kind == events.InputNone {
 		s.stats.skipped.Add(1)
 		s.hooks.fate(s.cfg.ID, InputSkipped)
-		s.log.Debug("skipped", "reason", route.Reason, "at", original.Place())
+		s.log.Debug("skipped", "reason", route.Reason, "topic", original.Topic, "partition", original.Partition, "offset", original.Offset)
 		return nil
 	}
 	if to := route.Instance.Shard(s.cfg.Shards); to != s.cfg.ID {
@@ -197,7 +197,7 @@ func (s *Shard) take(in *input, m *events.Message) error {
 	if d != nil && d.Outcome == events.Ignored {
 		s.stats.ignored.Add(1)
 		s.hooks.fate(s.cfg.ID, InputIgnored)
-		s.log.Info("ignored", "reason", d.Reason, "at", original.Place(), "instance", route.Instance)
+		s.log.Info("ignored", "reason", d.Reason, "topic", original.Topic, "partition", original.Partition, "offset", original.Offset, "instance", route.Instance)
 	}
 	return s.decide(route.Instance, d, input)
 }
@@ -277,7 +277,7 @@ func (s *Shard) quarantine(in *input, m, original *events.Message, origin *event
 	}
 	s.stats.quarantined.Add(1)
 	s.hooks.fate(s.cfg.ID, InputQuarantined)
-	s.log.Warn("quarantined", "reason", reason, "at", original.Place())
+	s.log.Warn("quarantined", "reason", reason, "topic", original.Topic, "partition", original.Partition, "offset", original.Offset)
 	q := events.Message{Topic: s.topics.Quarantine(), Partition: -1, Key: original.Key, Value: original.Value, Time: original.Time}
 	q.Headers = append(append(q.Headers, original.Headers...),
 		events.Header{Key: events.HeaderReason, Value: []byte(reason)}, events.Header{Key: events.HeaderPlace, Value: []byte(original.Place())})
@@ -293,7 +293,7 @@ func (s *Shard) sendQuarantine(in *input, q *events.Message, input events.Input,
 				return nil // it stays open: the next owner does it again
 			case errors.Is(err, ErrRefused):
 				// The record stands where it was read; the journal keeps the place.
-				s.log.Error("the quarantine topic refuses a record", "at", fmt.Sprintf("%s/%d/%d", input.Topic, input.Partition, input.Offset), "err", err)
+				s.log.Error("the quarantine topic refuses a record", "code", CodeNotQuarantined, "topic", input.Topic, "partition", input.Partition, "offset", input.Offset, "err", err)
 				reason = events.Cut(CodeNotQuarantined+": "+reason+": "+err.Error(), 1024)
 			case err != nil:
 				s.sendQuarantine(in, q, input, reason)

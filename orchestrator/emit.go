@@ -192,7 +192,7 @@ func (s *Shard) emitted(rec *events.Record, n int, m *events.Message, e *emissio
 		}
 		return nil
 	}
-	s.log.Error("Kafka refuses a message for good", "topic", m.Topic, "instance", rec.Decision.Instance, "seq", rec.Seq, "err", err)
+	s.log.Error("Kafka refuses a message for good", "topic", m.Topic, "instance", rec.Decision.Instance, "step", rec.Decision.Emits[n].Step, "seq", rec.Seq, "err", err)
 	if id.Instance.IsZero() {
 		return nil
 	}

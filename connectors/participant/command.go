@@ -23,8 +23,9 @@ type command struct {
 	expiry      int64 // ms since 1970; 0: none
 	payload     []byte
 	trace       []events.Header
-	place       string // topic/partition/offset, for logs
-	problem     error  // why it must not be executed: its headers cannot be read
+	partition   int32 // with topic and offset its place, for logs
+	offset      int64
+	problem     error // why it must not be executed: its headers cannot be read
 }
 
 // parseCommand reads a record's headers. An error says that it cannot even be answered.

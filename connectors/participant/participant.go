@@ -271,7 +271,7 @@ func (p *Participant) poll(ctx context.Context) bool {
 		return false // what was read and not queued was not marked
 	}
 	fetches.EachError(func(topic string, partition int32, err error) {
-		p.log.Warn("commands cannot be read; trying again", "topic", topic, "partition", partition, "error", err)
+		p.log.Warn("commands cannot be read; trying again", "topic", topic, "partition", partition, "err", err)
 	})
 	fetches.EachRecord(func(r *kgo.Record) { p.queue.add(r, laneOf(r)) })
 	return true
@@ -295,7 +295,7 @@ func (p *Participant) leave(client *kgo.Client, parts map[string][]int32) {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	if err := client.CommitMarkedOffsets(ctx); err != nil {
-		p.log.Warn("positions were not committed; commands will be read again, and answered from the ledger", "error", err)
+		p.log.Warn("positions were not committed; commands will be read again, and answered from the ledger", "err", err)
 	}
 	p.queue.drop(parts)
 }
@@ -306,18 +306,18 @@ func (p *Participant) execute(ctx context.Context, w *queued) {
 	h := p.handlers[r.Topic][typeOf(r)]
 	if h == nil {
 		p.counts.skipped.Add(1)
-		p.log.Debug("a command that has no handler here is skipped", "type", bounded(typeOf(r), 80), "place", placeOf(r))
+		p.log.Debug("a command that has no handler here is skipped", "type", bounded(typeOf(r), 80), "topic", r.Topic, "partition", r.Partition, "offset", r.Offset)
 		p.queue.finish(w, true)
 		return
 	}
 	c, err := parseCommand(r)
 	if err != nil {
 		p.counts.unanswerable.Add(1)
-		p.log.Error("a command that cannot be answered is skipped", "place", placeOf(r), "error", err)
+		p.log.Error("a command that cannot be answered is skipped", "topic", r.Topic, "partition", r.Partition, "offset", r.Offset, "err", err)
 		p.queue.finish(w, true)
 		return
 	}
-	c.place = placeOf(r)
+	c.partition, c.offset = r.Partition, r.Offset
 	a, repeated, err := p.exec.execute(ctx, c, h, p.progress(ctx, c))
 	if err != nil || p.crashes("executed", c) {
 		p.queue.finish(w, false)
@@ -333,7 +333,7 @@ func (p *Participant) execute(ctx context.Context, w *queued) {
 			// The client gives up only on what will never succeed. Waiting would stop the neighbours; the
 			// saga asks again after its time-out.
 			p.counts.unsent.Add(1)
-			p.log.Error("Kafka refuses a reply; check the topic and the right to write it", "topic", reply.Topic, "place", c.place, "command", c.id, "error", err)
+			p.log.Error("Kafka refuses a reply; check the topic and the right to write it", "topic", c.topic, "partition", c.partition, "offset", c.offset, "replies", reply.Topic, "command", c.id, "err", err)
 			err = nil
 		}
 		p.queue.finish(w, err == nil)
@@ -374,14 +374,14 @@ func (p *Participant) prune(ctx context.Context) {
 	}
 	p.pruned = now
 	if err := p.cfg.Ledger.Prune(ctx, now); err != nil && ctx.Err() == nil {
-		p.log.Error("the ledger cannot forget old keys and grows", "error", err)
+		p.log.Error("the ledger cannot forget old keys and grows", "err", err)
 	}
 }
 
 func (p *Participant) logCommand(c *command, msg string, err error, more ...any) {
-	args := []any{"place", c.place, "command", c.id, "instance", c.instance, "type", bounded(c.typ, 80), "key", bounded(c.idempotency, 256)}
+	args := []any{"topic", c.topic, "partition", c.partition, "offset", c.offset, "command", c.id, "instance", c.instance, "type", bounded(c.typ, 80), "key", bounded(c.idempotency, 256)}
 	if err != nil {
-		args = append(args, "error", err)
+		args = append(args, "err", err)
 	}
 	p.log.Error(msg, append(args, more...)...)
 }
@@ -394,5 +394,3 @@ func typeOf(r *kgo.Record) string {
 	}
 	return ""
 }
-
-func placeOf(r *kgo.Record) string { return fmt.Sprintf("%s/%d/%d", r.Topic, r.Partition, r.Offset) }

@@ -531,6 +531,9 @@ func (l *logs) Handle(_ context.Context, r slog.Record) error {
 		x.attrs[a.Key] = a.Value.String()
 	}
 	r.Attrs(func(a slog.Attr) bool { x.attrs[a.Key] = a.Value.String(); return true })
+	if offset, ok := x.attrs["offset"]; ok {
+		x.attrs["at"] = x.attrs["topic"] + "/" + x.attrs["partition"] + "/" + offset
+	}
 	if x.attrs["client"] != "" && r.Level < slog.LevelWarn {
 		return nil // the Kafka library's own bookkeeping
 	}
