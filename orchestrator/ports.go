@@ -86,6 +86,15 @@ type Kafka interface {
 	Close()
 }
 
+// Committer is a Kafka that can tell the usual lag tools how far inputs are read. Nothing is ever read back from
+// there: what counts stands in the journal.
+type Committer interface {
+	// Commit commits positions in a group that this connection has joined, as a member of its present
+	// generation: one that was replaced overwrites nothing. While the group is being shared out anew it does
+	// nothing.
+	Commit(ctx context.Context, group string, positions map[TopicPartition]int64) error
+}
+
 // Bounds are a partition's first offset and the one after its last.
 type Bounds struct{ Start, End int64 }
 

@@ -36,6 +36,7 @@ func (s *Shard) report() {
 		s.progress.told = now
 		s.tellLoad()
 	}
+	s.commitPositions()
 	if now-s.progress.at < reportEvery.Milliseconds() || s.stopping || s.full() {
 		return
 	}

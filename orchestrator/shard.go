@@ -111,8 +111,9 @@ type Shard struct {
 	claimedAt int64 // by Clock
 	skew      int64 // broker time minus Clock, as a lower bound (L11)
 
-	hooks      *hooks          // never nil
-	inputTrace []events.Header // of the input that is being decided, for hooks
+	hooks        *hooks          // never nil
+	inputHeaders []events.Header // of the input that is being decided, for hooks
+	told         Accepted        // what they were told last
 
 	emits     emitter
 	txn       *transactions // nil where no topic is transactional
@@ -120,6 +121,7 @@ type Shard struct {
 	round     *round
 	liveBytes int64 // of the rows, as of the last compaction round
 	progress  progress
+	commits   commits
 	stats     *shardStats
 	stopping  bool
 	opening   bool // nothing is decided before the start positions are journaled

@@ -103,6 +103,7 @@ type Client struct {
 var (
 	_ orchestrator.Kafka      = (*Client)(nil)
 	_ orchestrator.Transactor = (*Client)(nil)
+	_ orchestrator.Committer  = (*Client)(nil)
 )
 
 // Dial prepares the connection; it does not wait for a broker, Check does. An error says what is wrong

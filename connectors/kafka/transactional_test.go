@@ -181,18 +181,18 @@ func init() {
 	if err == nil {
 		var s *shard
 		if s, err = openShard(c, args[1], args[2], args[3]); err == nil {
+			tick := time.NewTicker(time.Millisecond)
 			for n := s.at.Next; n < total; n++ {
 				s.emit(n, args[3], 100)
 				if n%5 == 0 {
-					time.Sleep(time.Millisecond) // several transactions, of whatever is there
+					<-tick.C // several transactions, of whatever is there
 				}
 			}
-			for {
+			for range tick.C {
 				if err, told := s.outcome(total - 1); told || s.at.Next >= total {
 					fmt.Println("done", err)
 					os.Exit(0)
 				}
-				time.Sleep(time.Millisecond)
 			}
 		}
 	}

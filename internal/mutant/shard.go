@@ -37,4 +37,5 @@ var shardMutants = []Mutant{
 	{"shard-walk-before-checkpoint-is-applied", "G7", "rows in flight at the checkpoint are missed by the walk", Test{"orchestrator", "^TestARowInFlightAtTheCheckpointIsCarried$"}},
 	{"shard-trim-before-carries-are-acknowledged", "G7", "the journal is trimmed while carries are in flight", Test{"orchestrator", "^TestNothingIsTrimmedBeforeTheLastCarryIsAcknowledged$"}},
 	{"shard-commits-unread", "G5, L16", "a new owner emits again what was committed in a transaction", Test{"orchestrator", "^TestWhatATransactionCommittedIsNotEmittedAgain$"}},
+	{"shard-commits-what-it-read", "L6", "lag tools are told positions that no record of the journal has", Test{"orchestrator", "^TestLagToolsAreToldJournaledPositionsAndNothingElseDependsOnIt$"}},
 }
