@@ -141,6 +141,31 @@ func TestKindsCompileToWhatTheEngineReads(t *testing.T) {
 	}
 }
 
+func TestNodesOfEveryKindAreValuesThatMethodsLeaveAlone(t *testing.T) {
+	wait := sagas.Wait[Order]("w", nudge, nil)
+	all := sagas.All(sagas.CancelRest, step("a"))
+	each := sagas.ForEach("f", func(Order) []int { return nil }, sagas.Do("d", func(*sagas.Each[Order, int]) {}))
+	while := sagas.While("x", isTrue, step("b"))
+	try := sagas.Try("t", step("c"))
+	emit := sagas.Emit("e", paid, func(Order) (p Paid) { return })
+	root := sagas.Seq[Order](wait, all, each, while, try, emit)
+	before := plan(t, define(root)).Export()
+
+	wait.Within(1).Keep(1).By(nil)
+	all.Any().Width(1)
+	each.First().AtLeast(3).Any().Width(1).Most(1).OnFailure(sagas.LetItFinish)
+	while.Most(1)
+	try.Else(step("d")).OnFailure(nil)
+	emit.Key(func(Order) string { return "" })
+	after := plan(t, define(root))
+	if text := after.Export(); text != before {
+		t.Errorf("before\n%s\nafter\n%s", before, text)
+	}
+	if node(t, after, "e").Emit.Key != nil || node(t, after, "t").OnFail != nil {
+		t.Error("a function that was given to a changed node is the old one's as well")
+	}
+}
+
 func TestAPlanKnowsItsTopics(t *testing.T) {
 	p := plan(t, Everything)
 	if got := strings.Join(p.Reads(), " "); got != "payments purchases shipments" {

@@ -5,7 +5,6 @@ import (
 	"reflect"
 
 	"github.com/skald-io/skald/events"
-	"github.com/skald-io/skald/orchestrator/machine"
 	"github.com/skald-io/skald/sagas"
 )
 
@@ -58,7 +57,7 @@ func (s *Scenario) EventMessage(m events.Message) {
 		}
 		taken = true
 		s.decide(events.Input{Kind: events.InputEvent, Topic: m.Topic, MessageID: r.Event.MessageID},
-			func() *events.Decision { return s.inputs().Event(s.rows, s.now, *r.Event) })
+			func() *events.Decision { return s.machine.Event(s.rows, s.now, *r.Event) })
 	}
 	if !taken {
 		s.fail("no Wait is for this event: %s", why)
@@ -114,7 +113,7 @@ func (s *Scenario) Act(a events.Action) events.Answer {
 	}
 	m := &events.InboxMessage{Kind: events.InboxAction, To: s.instance, Action: &a}
 	d := s.decide(events.Input{Kind: events.InputAction, MessageID: a.ID},
-		func() *events.Decision { return s.inputs().Message(s.rows, s.now, m) })
+		func() *events.Decision { return s.machine.Message(s.rows, s.now, m) })
 	if d.Outcome == events.Quarantined {
 		s.fail("the action is quarantined: %s", d.Reason)
 	}
@@ -185,19 +184,4 @@ func (s *Scenario) equal(what string, payload []byte, typ reflect.Type, want any
 		b, _ := json.Marshal(want)
 		s.fail("%s is\n\t%s\nwant\n\t%s", what, payload, b)
 	}
-}
-
-// inputs are the machine's decisions on what is neither start, reply nor timer.
-type inputs interface {
-	Event(v machine.View, now int64, in machine.Event) *events.Decision
-	Message(v machine.View, now int64, in *events.InboxMessage) *events.Decision
-}
-
-func (s *Scenario) inputs() inputs {
-	s.t.Helper()
-	in, ok := any(s.machine).(inputs)
-	if !ok {
-		s.fail("the machine decides on no events and actions yet")
-	}
-	return in
 }

@@ -308,7 +308,7 @@ func (s *Scenario) settle() {
 func (s *Scenario) message(m *events.InboxMessage) {
 	s.t.Helper()
 	s.decide(events.Input{Kind: events.InputMessage, MessageID: s.id("message")},
-		func() *events.Decision { return s.inputs().Message(s.rows, s.now, m) })
+		func() *events.Decision { return s.machine.Message(s.rows, s.now, m) })
 }
 
 func (s *Scenario) fire(at place, due int64) {
