@@ -71,7 +71,7 @@ func (h *Header) decode(p []byte) (whole bool, err error) {
 	for f.next() {
 		switch f.num {
 		case 1:
-			h.Key = f.string()
+			h.Key = traceName(f.bytes())
 		case 2:
 			h.Value = f.bytes()
 		default:
@@ -304,10 +304,6 @@ func Outgoing(app string, r *Record) ([]Message, error) {
 		return nil, err
 	}
 	trace, traced := emittedTrace(d.Instance, trace)
-	about := trace // of messages about the instance
-	if traced != nil {
-		about = append([]Header{{HeaderTraceParent, traced.Saga.AppendTraceParent(nil)}}, trace...)
-	}
 	node := nodeRows(d)
 	out := make([]Message, 0, len(d.Emits))
 	for i := range d.Emits {
@@ -333,7 +329,7 @@ func Outgoing(app string, r *Record) ([]Message, error) {
 				{HeaderContentType, []byte("application/json")},
 				{HeaderCausationID, []byte(d.Input.MessageID)},
 				{HeaderCorrelationID, []byte(d.Instance.String())},
-			}, about...)
+			}, traced.about(trace)...)
 		case EmitCommand:
 			raw, ok := node(uint64(e.Node))
 			if !ok {
@@ -361,7 +357,7 @@ func Outgoing(app string, r *Record) ([]Message, error) {
 				{HeaderTime, []byte(Timestamp(r.Time))},
 				{HeaderContentType, []byte("application/json")},
 				{HeaderCorrelationID, []byte(d.Instance.String())},
-			}, about...)
+			}, traced.about(trace)...)
 		default:
 			m.Topic = "" // of a newer build: one will emit it
 		}

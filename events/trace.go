@@ -150,13 +150,39 @@ func emittedTrace(id InstanceID, trace []Header) (rest []Header, traced *SagaTra
 	if !ok {
 		return trace, nil
 	}
-	rest = make([]Header, 0, len(trace))
+	if len(trace) > 1 {
+		rest = make([]Header, 0, len(trace)-1)
+	}
 	for _, h := range trace {
 		if h.Key != headerTraced && h.Key != HeaderTraceParent {
 			rest = append(rest, h)
 		}
 	}
 	return rest, &t
+}
+
+// about is the trace context of a message about the instance; rest is what emittedTrace left.
+func (t *SagaTrace) about(rest []Header) []Header {
+	if t == nil {
+		return rest
+	}
+	return append([]Header{{HeaderTraceParent, t.Saga.AppendTraceParent(make([]byte, 0, 55))}}, rest...)
+}
+
+// traceName is a header's name as a string, without a copy for those that stand in every head of a saga that has
+// a trace.
+func traceName(b []byte) string {
+	switch string(b) {
+	case headerTraced:
+		return headerTraced
+	case HeaderTraceParent:
+		return HeaderTraceParent
+	case HeaderTraceState:
+		return HeaderTraceState
+	case HeaderBaggage:
+		return HeaderBaggage
+	}
+	return string(b)
 }
 
 // HeadView is what telemetry wants of a head at every decision. Its bytes alias the row.

@@ -177,7 +177,7 @@ func (s *Shard) take(in *input, m *events.Message) error {
 	input := events.Input{Kind: route.Kind, Topic: m.Topic, Partition: m.Partition, Offset: m.Offset, Low: in.low(), Origin: origin}
 	var d *events.Decision
 	if len(s.hooks.accepted) > 0 {
-		s.inputTrace = events.TraceHeaders(original.Headers)
+		s.inputHeaders = original.Headers
 	}
 	if route.Start != nil {
 		input.MessageID = route.Start.MessageID

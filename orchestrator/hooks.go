@@ -48,10 +48,10 @@ type HookAccepted interface {
 
 // Accepted is a record of the journal. The record may be kept, the value itself not.
 type Accepted struct {
-	Record *events.Record
-	Bytes  int             // of the record in the journal
-	Took   time.Duration   // from its append to its acknowledgement
-	Trace  []events.Header // the trace context that came with the decision's input
+	Record  *events.Record
+	Bytes   int             // of the record in the journal
+	Took    time.Duration   // from its append to its acknowledgement
+	Headers []events.Header // that came with the decision's input; none of timers
 }
 
 // HookEmitted is told of every message of a decision that Kafka acknowledged.
@@ -201,10 +201,10 @@ func (h *hooks) fate(shard int32, fate InputFate) {
 
 // watched is what a pending record needs to be told about; nil without hooks.
 type watched struct {
-	at    time.Time // of its append
-	trace []events.Header
-	was   standing // the instance's, before
-	now   standing
+	at      time.Time // of its append
+	headers []events.Header
+	was     standing // the instance's, before
+	now     standing
 }
 
 // standing is where an instance is counted; the zero value: nowhere.
@@ -219,8 +219,8 @@ func (s *Shard) watch(rec *events.Record) *watched {
 	if len(h.accepted) == 0 && len(h.instances) == 0 {
 		return nil
 	}
-	w := &watched{at: time.Now(), trace: s.inputTrace}
-	s.inputTrace = nil
+	w := &watched{at: time.Now(), headers: s.inputHeaders}
+	s.inputHeaders = nil
 	if d := rec.Decision; d != nil && len(h.instances) > 0 && moves(d) {
 		if raw, _, ok := s.overlay.Row(d.Instance, headRow); ok {
 			w.was = standingOf(raw)
@@ -265,9 +265,9 @@ func (s *Shard) tell(p *pending) {
 	}
 	h := s.hooks
 	if len(h.accepted) > 0 {
-		a := &Accepted{Record: p.rec, Bytes: p.size, Took: time.Since(w.at), Trace: w.trace}
+		s.told = Accepted{Record: p.rec, Bytes: p.size, Took: time.Since(w.at), Headers: w.headers}
 		for _, x := range h.accepted {
-			x.Accepted(s.cfg.ID, a)
+			x.Accepted(s.cfg.ID, &s.told)
 		}
 	}
 	if w.was == w.now {

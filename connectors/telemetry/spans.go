@@ -114,7 +114,7 @@ func (s *spans) accepted(shard int32, a *orchestrator.Accepted, head *events.Hea
 	}
 	saga, _ := events.TraceOf(a.Record.Decision.Instance, head.Trace)
 	t := &telling{spans: s, open: s.of(shard), rec: a.Record, d: a.Record.Decision, head: head, saga: saga}
-	t.reply, _ = events.TraceParent(a.Trace)
+	t.reply, _ = events.TraceParent(a.Headers)
 	for i := range t.d.Entries {
 		e := &t.d.Entries[i]
 		switch e.Kind {
