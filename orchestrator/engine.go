@@ -41,6 +41,8 @@ type Engine struct {
 	meta      *meta       // set by Run
 	members   *membership // set by Run
 	evictions atomic.Int64
+	joined    bool // the group has told what is assigned
+	stopping  bool
 
 	layout  layout // of the topics, as last looked at
 	machine *machine.Machine
@@ -54,7 +56,9 @@ type runner struct {
 
 	mu    sync.RWMutex
 	store store.Store // nil while it is closed
+	shard *Shard      // nil while it is not open
 	owns  bool
+	err   error // why it is not
 }
 
 // New checks the configuration; it does not touch the network. Errors of definitions name file and line.
@@ -132,6 +136,11 @@ func (e *Engine) Run(ctx context.Context) error {
 	e.stores.shards = layout.shards
 	e.machine = machine.New(machine.Config{App: e.cfg.App, Slots: layout.shards * events.SlotsPerShard, Lifecycle: e.cfg.Lifecycle, MaxRecord: e.cfg.MaxRecord, Plans: e.plans})
 	defer e.stores.close()
+	var beside sync.WaitGroup
+	defer beside.Wait()
+	bg, stop := context.WithCancel(context.Background())
+	defer stop()
+	beside.Go(func() { e.watchTopics(bg) })
 	leave, err := e.cfg.Kafka.Join(e.cfg.App, e.topics.Inbox(), Member{Assigned: e.assigned, Revoked: e.revoked, Lost: e.revoked, Suits: m.suits})
 	if err != nil {
 		return fmt.Errorf("joining group %s: %w", e.cfg.App, err)
@@ -164,7 +173,7 @@ func (e *Engine) fail(err error) {
 func (e *Engine) assigned(generation int32, partitions []int32) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.generation = max(e.generation, generation)
+	e.generation, e.joined = max(e.generation, generation), true
 	for _, p := range partitions {
 		if e.runners[p] != nil {
 			continue
@@ -203,6 +212,7 @@ func (e *Engine) revoked(partitions []int32) {
 
 func (e *Engine) stopAll() {
 	e.mu.Lock()
+	e.stopping = true
 	var all []int32
 	for p := range e.runners {
 		all = append(all, p)
@@ -230,6 +240,7 @@ func (e *Engine) keep(ctx context.Context, p int32, r *runner) {
 	defer close(r.done)
 	delay := retryFirst
 	for ctx.Err() == nil {
+		r.failed(nil)
 		began := time.Now()
 		err := e.runShard(ctx, p, r)
 		if err == nil || ctx.Err() != nil {
@@ -242,6 +253,7 @@ func (e *Engine) keep(ctx context.Context, p int32, r *runner) {
 			e.fail(err)
 			return
 		}
+		r.failed(err)
 		if time.Since(began) > retryLast {
 			delay = retryFirst
 		}
@@ -316,7 +328,9 @@ func (e *Engine) runOn(ctx context.Context, p int32, r *runner, st store.Store) 
 	})
 	if err == nil {
 		r.set(st, true)
+		r.open(sh)
 		err = sh.Run(ctx)
+		r.open(nil)
 	}
 	for _, h := range e.hooks.shard {
 		h.ShardClosed(p, err)
@@ -327,6 +341,14 @@ func (e *Engine) runOn(ctx context.Context, p int32, r *runner, st store.Store) 
 func nonce() (n events.Nonce) {
 	rand.Read(n[:]) // never fails, by its contract
 	return n
+}
+
+// open notes the shard that runs now; nil: none does. New partitions that it was not opened with come with the next
+// look at the topics.
+func (r *runner) open(s *Shard) {
+	r.mu.Lock()
+	r.shard = s
+	r.mu.Unlock()
 }
 
 func (r *runner) set(st store.Store, owns bool) {

@@ -35,6 +35,7 @@ type meta struct {
 	changed chan struct{} // closed by the next change
 	own     []events.DefinitionRef
 
+	written atomic.Uint32                        // the level, which every append asks for
 	lacking atomic.Pointer[map[string][]lacking] // by topic; see lacks
 }
 
@@ -138,6 +139,7 @@ func (m *meta) note() {
 		}
 	}
 	m.lacking.Store(&found)
+	m.written.Store(uint32(m.state.Level))
 	close(m.changed)
 	m.changed = make(chan struct{})
 }
@@ -230,9 +232,7 @@ func (m *meta) Level() uint8 {
 	if m == nil || mutant.On("shard-writes-the-newest-format") {
 		return events.Format
 	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return min(m.state.Level, events.Format)
+	return min(max(uint8(m.written.Load()), 1), events.Format)
 }
 
 // reads reports whether a published definition takes events of the topic.

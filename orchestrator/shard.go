@@ -133,9 +133,11 @@ type Shard struct {
 	stopBackground context.CancelFunc
 	background     sync.WaitGroup
 
-	absent  absent
-	rebuilt bool                       // the store was made of the whole journal when the shard was opened
-	broken  map[events.InstanceID]bool // instances whose rows cannot be right, though rebuilt
+	absent absent
+	// newcomers are inputs that are not read yet, in order of their records.
+	newcomers []newcomer
+	rebuilt   bool                       // the store was made of the whole journal when the shard was opened
+	broken    map[events.InstanceID]bool // instances whose rows cannot be right, though rebuilt
 
 	unapplied unapplied
 	mail      mailbox
@@ -284,6 +286,7 @@ func (s *Shard) Turn(ctx context.Context) (wait time.Duration, err error) {
 	if err := s.compact(); err != nil {
 		return 0, err
 	}
+	s.welcome()
 	s.throttle()
 	if more {
 		return 0, nil

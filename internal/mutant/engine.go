@@ -1,6 +1,7 @@
 package mutant
 
 var engineMutants = []Mutant{
+	{"api-local-for-everybody", "G10", "who is not on the same machine may change something", Test{"orchestrator/api", "^TestWhatChangesAnythingIsForCallersOnTheSameMachine$"}},
 	{"engine-death-unnoticed", "L5", "a refused connection says nothing: a killed node's shards wait for the end of its session", Test{"test/chaos", "^TestAKilledNodeIsReplacedLongBeforeItsSessionEnds$/^embedded$"}},
 	{"engine-evicts-whom-it-never-reached", "L5", "a node whose address was never reached is taken for dead", Test{"test/engine", "^TestANodeThatWasNeverReachedIsNotEvicted$"}},
 	{"engine-evicts-again-and-again", "L5", "a node that lives and cannot be reached is evicted each time it comes back", Test{"test/engine", "^TestNodesThatCannotReachEachOtherSettle$/^embedded$"}},

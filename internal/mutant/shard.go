@@ -13,6 +13,7 @@ var journalMutants = []Mutant{
 }
 
 var shardMutants = []Mutant{
+	{"shard-new-partitions-from-their-end", "L8", "a partition that is added while a shard runs is read from its end", Test{"test/engine", "^TestPartitionsAddedToATopicAreReadFromTheirStart$/^embedded$"}},
 	{"shard-unknown-starts-passed", "L12", "an event that starts a saga of another node's definition is skipped by a node that does not have it", Test{"orchestrator", "^TestRollingBackAndForthParksAndLosesNothing$"}},
 	{"shard-position-passes-waiting", "L6, L12", "an input that waits for its definition counts as finished", Test{"orchestrator", "^TestRollingBackAndForthParksAndLosesNothing$"}},
 	{"shard-waiting-holds-timers", "G11, L12", "what waits for its definition keeps the timers of its neighbours from firing", Test{"orchestrator", "^TestRollingBackAndForthParksAndLosesNothing$"}},

@@ -5,9 +5,11 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -16,6 +18,7 @@ import (
 	"github.com/skald-io/skald/connectors/kafka"
 	"github.com/skald-io/skald/events"
 	"github.com/skald-io/skald/orchestrator"
+	"github.com/skald-io/skald/orchestrator/api"
 	"github.com/skald-io/skald/sagas"
 )
 
@@ -333,5 +336,99 @@ func TestANodeThatWasNeverReachedIsNotEvicted(t *testing.T) {
 	until(t, "b has tried again and again", func() bool { return len(z.log.find("no connection to a node", "to", "a")) > 5 })
 	if n := z.Stats().Evictions; n != 0 {
 		t.Errorf("b evicted %d times", n)
+	}
+}
+
+// blinkered is a connection on which a topic shows two partitions, until it is opened.
+type blinkered struct {
+	orchestrator.Kafka
+	open atomic.Bool
+}
+
+func (b *blinkered) Topics(ctx context.Context, names ...string) (map[string]orchestrator.Topic, error) {
+	found, err := b.Kafka.Topics(ctx, names...)
+	for name, t := range found {
+		if !b.open.Load() {
+			t.Partitions = min(t.Partitions, 2)
+			found[name] = t
+		}
+	}
+	return found, err
+}
+
+// L8.
+func TestPartitionsAddedToATopicAreReadFromTheirStart(t *testing.T) {
+	onEach(t, func(t *testing.T, b broker) {
+		w := newWorld(t, b, 2)
+		w.participant(t)
+		k := &blinkered{}
+		n := w.start(t, func(c *orchestrator.Config) {
+			k.Kafka = c.Kafka
+			c.Kafka, c.From, c.TopicsEvery = k, orchestrator.FromLatest, 50*time.Millisecond
+		})
+		n.owns(t, 2)
+		w.place(t, 0, "before")
+		w.completed(t, n, "before")
+		if _, err := w.admin.UpdatePartitions(bounded(t), 5, w.orders()); err != nil {
+			t.Fatal(err)
+		}
+		until(t, "the new partitions are there", func() bool {
+			ts, err := n.client.Topics(bounded(t), w.orders())
+			return err == nil && ts[w.orders()].Partitions == 5
+		})
+		var err error // what others write with does not know them yet
+		if w.plain, err = kgo.NewClient(kgo.SeedBrokers(b.addr), kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerLinger(0)); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(w.plain.Close)
+		// Some before the node looks, and some after.
+		for p := range int32(5) {
+			w.place(t, p, fmt.Sprint("early-", p))
+		}
+		k.open.Store(true)
+		for p := range int32(5) {
+			w.completed(t, n, fmt.Sprint("early-", p))
+			w.place(t, p, fmt.Sprint("late-", p))
+			w.completed(t, n, fmt.Sprint("late-", p))
+		}
+		n.stop(t)
+		n = w.start(t)
+		for p := range int32(5) {
+			w.place(t, p, fmt.Sprint("again-", p))
+			w.completed(t, n, fmt.Sprint("again-", p))
+		}
+		for place, ds := range w.decisions(t) {
+			if len(ds) > 1 {
+				t.Errorf("%s was decided %d times", place, len(ds))
+			}
+		}
+	})
+}
+
+func TestANodeAnswersOverHTTPWhetherItIsReady(t *testing.T) {
+	w := newWorld(t, embedded(t), 1)
+	at := free(t)
+	n := w.start(t, func(c *orchestrator.Config) {
+		c.Listen, c.HTTP = at, func(e *orchestrator.Engine) http.Handler { return api.New(e) }
+	})
+	get := func(path string) (int, string) {
+		resp, err := http.Get("http://" + at + path)
+		if err != nil {
+			return 0, err.Error()
+		}
+		defer resp.Body.Close()
+		body, _ := io.ReadAll(resp.Body)
+		return resp.StatusCode, string(body)
+	}
+	until(t, "it is ready and owns its shard", func() bool {
+		status, body := get("/readyz")
+		return status == 200 && strings.Contains(body, `"shards":{"owned":1}`)
+	})
+	if status, body := get("/livez"); status != 200 {
+		t.Errorf("%d %s", status, body)
+	}
+	n.stop(t)
+	if _, err := http.Get("http://" + at + "/livez"); err == nil {
+		t.Error("it answers after its end")
 	}
 }
