@@ -1,7 +1,7 @@
 // Command shop is a program that embeds the engine: it takes orders from Kafka through the saga of saga.go, and
 // plays the four services of services.go. Without -brokers it brings a development broker of its own.
 //
-//	go run ./shop                       three orders: one completed, one compensated, one approved
+//	go run ./shop                       three orders: one is completed, two are compensated
 //	go run ./shop -brokers kafka:9092   the same on your Kafka
 //
 // It ends when every order has. The rule that must not break: nothing in it that a program of yours could leave
@@ -30,7 +30,7 @@ func main() {
 	orders := []OrderPlaced{
 		{ID: "order" + run, Lines: []Line{{"pen", 2, 1_50}}},
 		{ID: "broke" + run, Lines: []Line{{"pen", 1, 1_50}}},
-		{ID: "large" + run, Lines: []Line{{"desk", 3, 499_00}}},
+		{ID: "rare" + run, Lines: []Line{{"pen", 1, 1_50}, {"unicorn", 1, 999_00}}},
 	}
 	ended, err := place(ctx, *brokers, *replication, orders)
 	if err != nil {

@@ -58,6 +58,31 @@ func TestTurnsAreNamedByTheirNumbers(t *testing.T) {
 	}
 }
 
+func TestTurnsWithinTurnsAreNamedByBothNumbers(t *testing.T) {
+	type inner = sagas.Each[eachInt, string]
+	s := sagatest.New(t, sagas.Define("nested", "1", started,
+		sagas.ForEach("parts", func(Order) []int { return []int{10, 20} },
+			sagas.ForEach("names", func(e eachInt) []string { return []string{"a", "b"}[:e.Item/10] },
+				sagas.Step("hold", authorize, func(e inner) Authorize { return Authorize{e.Saga.Saga.ID + e.Item, e.Saga.Item + e.Turn} },
+					func(e *inner, r Authorized) { e.Saga.Saga.Warehouse += r.ID }).
+					Undo(sagas.With(void, func(e inner) Void { return Void{e.Item} }))).Width(1)).Width(1)))
+	s.Given(order)
+	s.Expect("hold[0][0]").With(Authorize{"o-1a", 10})
+	s.ExpectNothing()
+	s.Reply("hold[0][0]", Authorized{"x"})
+	s.Reply("hold[1][0]", Authorized{"y"})
+	s.Expect("hold[1][1]").With(Authorize{"o-1b", 21})
+	s.Reject("hold[1][1]", "no")
+	s.ExpectUndo("hold[1][0]").With(Void{"a"})
+	s.ExpectNothing() // one after the other
+	s.ReplyUndo("hold[1][0]")
+	s.ReplyUndo("hold[0][0]")
+	s.State(events.Compensated)
+	if d := sagatest.Data[Order](s); d.Warehouse != "xy" {
+		t.Errorf("%+v", d)
+	}
+}
+
 func TestAStandInAnswersEachTurnFromItsFirstAnswerOn(t *testing.T) {
 	s := sagatest.New(t, threeTurns)
 	s.On("hold").Retry("busy").Done(Authorized{"x"})
