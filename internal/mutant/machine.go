@@ -44,6 +44,7 @@ var machineMutants = []Mutant{
 	{"machine-elements-undone-together", "G4", "elements that were done one after the other are undone side by side", randomPlans},
 	{"machine-unsent-command-undone", "G3", "a command that was decided and given up in one decision goes out without its payload", randomPlans},
 	{"machine-save-point-stops-compensation", "G6", "an instance that compensates while it goes back to a save-point goes forward again from there", Test{"orchestrator/machine", "^TestStories$/^30-back-to-a-save-point$"}},
+	{"machine-exhausted-undo-left-behind", "G1", "an undo whose attempts are used up is forgotten when its instance is parked for it no more", randomPlans},
 	{"machine-action-repeated", "L22", "an action that comes again is carried out again", Test{"orchestrator/machine", "^TestStories$/^46-answers$"}},
 	{"machine-edited-retry-forgets", "L18", "a retry with another payload forgets what the execution before it may have done", Test{"orchestrator/machine", "^TestStories$/^44-repairs$"}},
 	{"machine-cancelled-past-the-pivot", "G6", "a saga is cancelled past its pivot", Test{"orchestrator/machine", "^TestStories$/^45-turning-back$"}},

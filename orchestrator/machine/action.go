@@ -550,6 +550,7 @@ func (w *work) turnBack(code, why string, pastPivot bool) {
 // goOnFromStop leaves the state parked or suspended for a transition that follows.
 func (w *work) goOnFromStop() {
 	if h := w.head; h.State == events.Parked || h.State == events.Suspended {
+		w.undoAgain()
 		h.State, h.ParkedIn, h.ParkedNode, h.Code, h.Message = h.ParkedIn, 0, 0, "", ""
 	}
 }

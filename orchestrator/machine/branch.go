@@ -103,7 +103,7 @@ func (w *work) goTry(n place, r *row) {
 		return
 	}
 	if b := n.child(r, 0); !b.rowless() && !mutant.On("machine-else-before-undone") {
-		if s := w.row(b.row).Status; s != 0 && s != events.NodeUndone {
+		if s := w.row(b.row).Status; s == events.NodeUndoing || s == events.NodeUndoGap {
 			return
 		}
 	}

@@ -288,6 +288,7 @@ type row struct {
 	id       uint32
 	due, was int64
 	dirty    bool
+	stored   bool // it stood there before
 }
 
 // trouble is why a decision cannot be made; node is the one at which it fails, without a node when none is.
@@ -360,7 +361,9 @@ func (w *work) row(id uint32) *row {
 		w.corrupt = true
 		return w.add(id, &events.NodeState{}, 0)
 	}
-	return w.add(id, st, due)
+	r := w.add(id, st, due)
+	r.stored = true
+	return r
 }
 
 const manyRows = 24
@@ -402,7 +405,7 @@ func (w *work) ignore(reason string) { w.reason = reason }
 // fail gives the decision up: the instance will be parked in its place.
 func (w *work) fail(code string, n place, message string) {
 	if w.trouble == nil {
-		w.trouble = &trouble{code, n, message}
+		w.trouble = &trouble{code, w.standing(n), message}
 	}
 }
 

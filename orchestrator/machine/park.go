@@ -40,6 +40,7 @@ func (w *work) unpark() {
 		w.corrupt = true
 		return
 	}
+	w.undoAgain()
 	h.ParkedIn, h.ParkedNode = 0, 0
 	h.Code, h.Message = "", ""
 	if s == events.Compensating {
@@ -47,6 +48,18 @@ func (w *work) unpark() {
 	}
 	w.transition(s, h.Code, h.Message)
 	w.headDue = w.deadline()
+}
+
+// undoAgain gives an undo whose attempts are used up new ones when the instance is parked for it no more, whatever
+// brings it back: it is still owed, and without a timer nobody would come back to it.
+func (w *work) undoAgain() {
+	if w.head.State != events.Parked || w.head.Code != CodeUndoExhausted || mutant.On("machine-exhausted-undo-left-behind") {
+		return
+	}
+	if r := w.row(w.head.ParkedNode); r.Status == events.NodeUndoGap && r.Undo != nil && r.due == 0 {
+		r.Base = r.Undo.Attempts
+		r.set(w.now)
+	}
 }
 
 // resolves reports whether an answer is what the instance was parked for.

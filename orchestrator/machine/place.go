@@ -142,6 +142,19 @@ func (w *work) label(n place) string {
 	return name
 }
 
+// standing is the place itself, or the nearest above it that has a row also when this decision is dropped: what a loop
+// was about to begin is gone with it.
+func (w *work) standing(n place) place {
+	for n.Node != nil && n.looped() && !w.corrupt && !w.row(n.row).stored {
+		p, ok := w.parent(n)
+		if !ok {
+			break
+		}
+		n = p
+	}
+	return n
+}
+
 // maxRow is the highest number of a row: lists name rows by their number and a bit more.
 const maxRow = math.MaxUint32 - 2
 

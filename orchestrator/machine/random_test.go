@@ -56,6 +56,7 @@ type chaos struct {
 	ledger   map[string]*effect
 	calm     bool
 	before   *tree // the instance before the last decision
+	inputs   int   // of events and actions
 	trace    strings.Builder
 }
 
@@ -143,6 +144,8 @@ func (g *generator) tree(depth int, role string) string {
 		return g.name() + ":require=" + g.condition()
 	case k == 4:
 		return g.name() + ":outside"
+	case k == 6 && role != pastPivot:
+		return g.name() + []string{":on=paid", ":signal=go"}[g.rnd.IntN(2)] + ":within=" + strconv.Itoa(1+g.rnd.IntN(60)) + "s"
 	case role != "":
 		return g.name() + role
 	case k == 5:
@@ -266,20 +269,26 @@ func (c *chaos) run() {
 // over reports an end: final, or parked with nothing in flight that could bring it further.
 func (c *chaos) over() bool {
 	h := c.w.head()
-	return h.State.Final() || h.State == events.Parked && len(c.commands)+len(c.replies) == 0 && len(c.w.due()) == 0
+	return h.State.Final() || h.State == events.Parked && len(c.commands)+len(c.replies)+len(c.w.sent) == 0 && len(c.w.due()) == 0
 }
 
 // alive: an instance that can go on has a timer, always (G1).
 func (c *chaos) alive() {
 	h := c.w.head()
-	if !h.State.Final() && h.State != events.Parked && len(c.w.due()) == 0 {
+	if !h.State.Final() && h.State != events.Parked && h.State != events.Suspended && len(c.w.due()) == 0 {
 		c.t.Fatalf("%s without a timer", h.State)
 	}
 }
 
 func (c *chaos) move() {
-	k := c.rnd.IntN(20)
+	if c.w.head().State == events.Suspended && (c.calm || c.rnd.IntN(6) == 0) {
+		c.act(events.Action{Kind: events.ActionResume})
+		return
+	}
+	k := c.rnd.IntN(22)
 	switch {
+	case k >= 20 && (!c.calm || len(c.w.sent) > 0):
+		c.outside()
 	case k < 8 && len(c.commands) > 0:
 		c.serve(c.rnd.IntN(len(c.commands)))
 	case k < 16 && len(c.replies) > 0:
@@ -292,14 +301,54 @@ func (c *chaos) move() {
 		c.refuse(c.rnd.IntN(len(c.commands)))
 	case k == 18 && !c.calm && c.rnd.IntN(3) == 0:
 		c.goBackTo()
+	case k == 19 && !c.calm && c.rnd.IntN(3) == 0:
+		c.operator()
 	default:
 		if k > 16 || c.calm {
 			c.w.m = New(c.cfg)
 		}
-		if c.calm && len(c.commands)+len(c.replies) > 0 && c.rnd.IntN(8) > 0 {
+		if c.calm && len(c.commands)+len(c.replies)+len(c.w.sent) > 0 && c.rnd.IntN(8) > 0 {
 			return
 		}
 		c.timer()
+	}
+}
+
+// outside lets a message between entities arrive, or an event or a signal from outside.
+func (c *chaos) outside() {
+	c.w.m = New(c.cfg)
+	switch k := c.rnd.IntN(6); {
+	case k < 4 && len(c.w.sent) > 0:
+		i := c.rnd.IntN(len(c.w.sent))
+		m := c.w.sent[i]
+		if d := c.w.deliver(i); m.To == c.w.id {
+			c.took(m.Kind.String(), d)
+		}
+	case k == 4 && strings.Contains(c.text, ":on=paid"):
+		c.inputs++
+		c.w.arrives("order-1", "e"+strconv.Itoa(c.inputs), "e"+strconv.Itoa(c.inputs))
+	default:
+		c.act(events.Action{Kind: events.ActionSignal, Name: "go", Payload: []byte("s")})
+	}
+}
+
+// operator does what leaves it to the participants to say what happened.
+func (c *chaos) operator() {
+	kind := []events.ActionKind{events.ActionSuspend, events.ActionRetry, events.ActionRetry, events.ActionCancel}[c.rnd.IntN(4)]
+	if kind != events.ActionCancel || c.rnd.IntN(4) == 0 {
+		c.act(events.Action{Kind: kind})
+	}
+}
+
+func (c *chaos) act(a events.Action) {
+	c.w.m = New(c.cfg)
+	c.inputs++
+	a.ID, a.Who = "a"+strconv.Itoa(c.inputs), "alice"
+	final := c.w.head().State.Final()
+	d := c.w.does(a)
+	c.took("action "+string(a.Kind), d)
+	if again := c.w.does(a); again.Outcome != events.Ignored && !final {
+		c.t.Fatalf("the same action twice (L22):\n%s", c.w.print(again))
 	}
 }
 

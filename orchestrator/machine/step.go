@@ -256,7 +256,7 @@ func (w *work) takeBack(r *row) bool {
 
 // undone ends a step's compensation.
 func (w *work) undone(n place, r *row, attempt uint32) {
-	r.Status, r.Undo = events.NodeUndone, nil
+	r.Status, r.Undo, r.Base, r.Count = events.NodeUndone, nil, 0, 0
 	r.Answer, r.Failed, r.Held = nil, false, false
 	r.set(0)
 	w.note(events.EntryDone, n, r, events.Compensate, attempt, "", "")

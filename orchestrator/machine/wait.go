@@ -103,7 +103,11 @@ func (w *work) giveUp(n place, r *row, code, message string) {
 
 // undoWait ends a Wait that is not to go on.
 func (w *work) undoWait(n place, r *row) {
-	if r.Status == events.NodeActive {
+	switch r.Status {
+	case events.NodeFailed:
+		r.Status = events.NodeUndone
+		r.set(0)
+	case events.NodeActive:
 		w.unregister(n, r)
 		r.Status, r.Answer, r.HasAnswer, r.Failed = events.NodeUndone, nil, false, false
 		r.set(0)
