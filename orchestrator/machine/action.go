@@ -391,9 +391,48 @@ func (w *work) retry(a *events.Action) {
 			return
 		}
 		w.unpark() // what is held goes on
+	case CodePastPivot:
+		if a.Payload != nil {
+			w.refuse(CodeWrongState, fmt.Sprintf("%q sends no command", w.label(n)))
+			return
+		}
+		w.beginAnew(n)
 	default:
 		w.refuse(CodeWrongState, "the instance is parked because of "+h.Code+": there is nothing to try again")
 	}
+}
+
+// beginAnew takes back a failure past the pivot, which went up to the root and parked the instance, and begins what
+// failed anew: a Wait whose time passed, or a Require that the data did not meet and, patched, may.
+func (w *work) beginAnew(n place) {
+	if leaf, ok := w.find(w.row(n.row).Step); ok && forks(n.Node) { // it waited for its other children before it failed
+		n = leaf
+	}
+	if n.Kind != sagas.KindWait && n.Kind != sagas.KindRequire {
+		w.refuse(CodeWrongState, fmt.Sprintf("%q is a %s: only a Wait or a Require is begun anew", w.label(n), n.Kind))
+		return
+	}
+	for at := n; ; {
+		p, ok := w.parent(at)
+		if !ok {
+			break
+		}
+		r := w.row(p.row)
+		if r.Status != events.NodeFailed || forks(p.Node) && (p.Join != sagas.JoinAll || r.Lost != 1) {
+			w.refuse(CodeWrongState, fmt.Sprintf("more than %q failed", w.label(n)))
+			return
+		}
+		r.Status, r.Failed, r.Code, r.Message, r.Step = events.NodeActive, false, "", "", ""
+		r.set(0)
+		if forks(p.Node) {
+			r.Lost--
+			r.Active++
+		}
+		at = p
+	}
+	w.unpark()
+	w.head.Cause, w.head.CauseMessage = "", ""
+	w.push(begin, n)
 }
 
 func (w *work) parkedAt() string {
