@@ -14,7 +14,10 @@ func TestAnEvictedMemberIsReplacedAtOnceAndComesBackIfItLives(t *testing.T) {
 	onEach(t, func(t *testing.T, b *broker) {
 		topic := b.topic(t, 4)
 		// Nobody's session ends in this test.
-		patient := func(c *kafka.Config) { c.Session = time.Minute; c.Opts = append(c.Opts, kgo.HeartbeatInterval(100*time.Millisecond)) }
+		patient := func(c *kafka.Config) {
+			c.Session = time.Minute
+			c.Opts = append(c.Opts, kgo.HeartbeatInterval(100*time.Millisecond))
+		}
 		var one, two assignment
 		c1, c2 := b.dial(t, patient), b.dial(t, patient)
 		leave1, err := c1.Join(topic, topic, one.member())
