@@ -201,7 +201,11 @@ func (w *work) answer(in *events.InboxMessage, done bool, code, message string) 
 	default:
 		w.head.Answers++
 	}
-	w.entity(in.To).set(answerRef(in.Action.ID), due, row.Encode(nil))
+	to := in.To
+	if mutant.On("machine-answer-under-the-instance") {
+		to = w.id
+	}
+	w.entity(to).set(answerRef(in.Action.ID), due, row.Encode(nil))
 }
 
 // answerTimer forgets an answer.
@@ -220,7 +224,11 @@ func (w *work) carryOut(in *events.InboxMessage) {
 		return
 	}
 	at := len(w.entries)
-	w.entry(events.Entry{Kind: events.EntryAction, Step: a.Step, Code: string(a.Kind), Who: a.Who, Message: a.Why})
+	who := a.Who
+	if mutant.On("machine-action-by-nobody") {
+		who = ""
+	}
+	w.entry(events.Entry{Kind: events.EntryAction, Step: a.Step, Code: string(a.Kind), Who: who, Message: a.Why})
 	switch a.Kind {
 	case events.ActionRetry:
 		w.retry(a)
@@ -383,7 +391,9 @@ func (w *work) retry(a *events.Action) {
 			return
 		}
 		w.unpark()
-		r.Count = r.Attempts
+		if !mutant.On("machine-retry-goes-on-counting") {
+			r.Count = r.Attempts
+		}
 		w.attempt(n, r)
 	case CodeUserFunction, CodeTooLarge:
 		if a.Payload != nil {
