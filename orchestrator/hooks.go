@@ -219,11 +219,20 @@ func (s *Shard) watch(rec *events.Record) *watched {
 	if len(h.accepted) == 0 && len(h.instances) == 0 {
 		return nil
 	}
-	w := &watched{at: time.Now(), headers: s.inputHeaders}
+	var w *watched
+	if n := len(s.unused); n > 0 {
+		w, s.unused = s.unused[n-1], s.unused[:n-1]
+	} else {
+		w = &watched{}
+	}
+	*w = watched{at: time.Now(), headers: s.inputHeaders}
 	s.inputHeaders = nil
 	if d := rec.Decision; d != nil && len(h.instances) > 0 && moves(d) {
-		if raw, _, ok := s.overlay.Row(d.Instance, headRow); ok {
-			w.was = standingOf(raw)
+		// Whoever starts was not there: looking for it once more would cost more than all the rest.
+		if d.Entries[0].Kind != events.EntryStarted {
+			if raw, _, ok := s.overlay.Row(d.Instance, headRow); ok {
+				w.was = standingOf(raw)
+			}
 		}
 		for i := range d.Rows {
 			if r := &d.Rows[i]; r.Ref == headRow && d.Whose(r) == d.Instance {
@@ -236,11 +245,9 @@ func (s *Shard) watch(rec *events.Record) *watched {
 
 var headRow = events.RowRef{Part: events.PartHead}
 
-// moves reports whether a decision may change the state of its instance: it says so in its history.
+// moves reports whether a decision may change the state of its instance: it says so in its history. What is purged
+// has ended, and is counted nowhere.
 func moves(d *events.Decision) bool {
-	if d.Purge {
-		return true
-	}
 	for i := range d.Entries {
 		if k := d.Entries[i].Kind; k == events.EntryStarted || k == events.EntryTransition {
 			return true
@@ -270,6 +277,8 @@ func (s *Shard) tell(p *pending) {
 			x.Accepted(s.cfg.ID, &s.told)
 		}
 	}
+	p.watched, s.told = nil, Accepted{}
+	s.unused = append(s.unused, w)
 	if w.was == w.now {
 		return
 	}

@@ -113,7 +113,8 @@ type Shard struct {
 
 	hooks        *hooks          // never nil
 	inputHeaders []events.Header // of the input that is being decided, for hooks
-	told         Accepted        // what they were told last
+	told         Accepted        // what they are being told
+	unused       []*watched      // for use again
 
 	emits     emitter
 	txn       *transactions // nil where no topic is transactional
@@ -326,8 +327,8 @@ func (s *Shard) acknowledge(ctx context.Context, acks []ack) error {
 			break
 		}
 		s.expect, p.offset = a.offset+1, a.offset
-		accepted = append(accepted, p)
 		s.tell(&p)
+		accepted = append(accepted, p)
 	}
 	// Emission first: it is what the world waits for, and the records are durable.
 	for i := range accepted {

@@ -112,7 +112,7 @@ func metricReaders(ctx context.Context) (out []metric.Reader, err error) {
 
 // DefaultRatio is the part of the sagas that are traced when OTEL_TRACES_SAMPLER does not say and the event which starts
 // one brings no trace. The specification's default is all of them, which costs more than a twentieth of the engine.
-const DefaultRatio = 0.1
+const DefaultRatio = 0.05
 
 // sampler decides at the start of a saga whether its steps are recorded.
 func sampler() (trace.Sampler, error) {
