@@ -37,7 +37,7 @@ type Needs struct {
 	App       string
 	Shards    int      // partitions of journal, inbox and replies; 0: any number, as long as it is the same
 	Inputs    []string // domain topics, which must exist
-	Commands  []string // topics of commands, which must exist
+	Commands  []string // topics of commands and of events that sagas emit, which must exist
 	Lifecycle bool     // <app>.lifecycle must exist
 	// Transactional are those of Commands that are written in transactions (L16).
 	Transactional []string

@@ -34,22 +34,16 @@ func (l layout) inputsOf(shard int32) []TopicPartition {
 // needs is what the definitions ask of the cluster.
 func (e *Engine) needs() Needs {
 	n := Needs{App: e.cfg.App, Lifecycle: e.cfg.Lifecycle, Transactional: e.cfg.Transactional}
-	add := func(list *[]string, topic string) {
-		if !slices.Contains(*list, topic) {
-			*list = append(*list, topic)
+	add := func(list *[]string, topics []string) {
+		for _, topic := range topics {
+			if !slices.Contains(*list, topic) {
+				*list = append(*list, topic)
+			}
 		}
 	}
 	for _, p := range e.plans {
-		add(&n.Inputs, p.Start.Topic)
-		for _, node := range p.Nodes {
-			if node.Step == nil {
-				continue
-			}
-			add(&n.Commands, node.Step.Topic)
-			if node.Step.Undo != nil {
-				add(&n.Commands, node.Step.Undo.Topic)
-			}
-		}
+		add(&n.Inputs, p.Reads())
+		add(&n.Commands, p.Writes())
 	}
 	return n
 }
