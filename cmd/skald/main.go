@@ -7,9 +7,12 @@ import (
 	"syscall"
 
 	"golang.org/x/term"
+
+	"github.com/skald-io/skald/orchestrator"
 )
 
 func main() {
+	orchestrator.LimitMemory(orchestrator.DefaultMemory, 0)
 	ctx, cancel := context.WithCancel(context.Background())
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
