@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/skald-io/skald/events"
 	"github.com/skald-io/skald/internal/mutant"
@@ -127,79 +128,224 @@ func (s *Shard) take(in *input, m *events.Message) error {
 		// In place of a batch that could not be read.
 		return s.quarantine(in, m, &events.Message{Topic: m.Topic, Partition: m.Partition, Offset: m.Offset, Time: m.Time}, nil, errors.New(why))
 	}
-	original, origin := *m, (*events.Origin)(nil)
 	if size := sizeOf(m); size > s.cfg.MaxRecord {
 		// It would fit no inbox, wrapped, and no journal.
 		return s.quarantine(in, m, m, nil, &events.PoisonError{Code: events.PoisonOversize, Detail: fmt.Sprintf("%d bytes with key and headers, at most %d", size, s.cfg.MaxRecord)})
 	}
+	r := received{original: *m}
 	if m.Topic == s.topics.Inbox() {
-		var err error
-		if original, origin, err = events.UnwrapForward(m); err != nil {
+		if err := s.unwrap(m, &r); err != nil {
 			return s.quarantine(in, m, m, nil, err)
 		}
-		from := journal.TP{Topic: origin.Topic, Partition: origin.Partition}
-		taken := s.ahead.Origin(from).Has(origin.Offset) || slices.Contains(s.quarantining[from], origin.Offset)
-		if taken && !mutant.On("shard-forward-taken-twice") {
+		if r.origin != nil && s.taken(r.origin) {
 			s.stats.duplicates.Add(1)
 			s.hooks.fate(s.cfg.ID, InputDuplicate)
-			s.log.Debug("a forward that was taken already", "topic", m.Topic, "partition", m.Partition, "offset", m.Offset, "origin", original.Place())
-			return nil // delivered twice by a sender that was replaced (L7)
+			s.log.Debug("what was taken already came again", "topic", m.Topic, "partition", m.Partition, "offset", m.Offset, "origin", r.original.Place())
+			return nil // delivered twice, by a sender that was replaced (L7)
 		}
-		origin = s.capped(origin)
+		if r.origin != nil {
+			r.origin = s.capped(r.origin)
+		}
+		if r.message != nil {
+			return s.takeMessage(in, m, &r)
+		}
 	}
-	routes, err := s.cfg.Machine.Routes(&original)
+	routes, err := s.cfg.Machine.Routes(&r.original)
 	if err != nil {
-		return s.quarantine(in, m, &original, origin, err)
+		return s.quarantine(in, m, &r.original, r.origin, err)
 	}
-	route := routes[0]
-	if ref, lacks := s.cfg.Meta.lacks(&original, route.Kind != events.InputNone); lacks && !mutant.On("shard-unknown-starts-passed") {
-		s.wait(in, m.Offset, origin, ref)
+	known := slices.ContainsFunc(routes, func(x machine.Route) bool { return x.Kind != events.InputNone })
+	if ref, lacks := s.cfg.Meta.lacks(&r.original, known); lacks && !mutant.On("shard-unknown-starts-passed") {
+		s.wait(in, m.Offset, r.origin, ref)
 		return nil
 	}
-	if route.Kind == events.InputNone && origin != nil {
-		if s.ask(in, m.Offset) {
-			return nil
+	return s.takeRouted(in, m, &r, routes)
+}
+
+// received is a record as it was first read; what came through an inbox is unwrapped.
+type received struct {
+	original events.Message
+	origin   *events.Origin       // nil: it was first read here
+	message  *events.InboxMessage // nil: it is a record from outside
+}
+
+// unwrap takes a record of an inbox out of what it was sent in. What was put back from quarantine is as it was read
+// in the first place, its origin the place it had in the quarantine topic.
+func (s *Shard) unwrap(m *events.Message, r *received) (err error) {
+	if _, forwarded := m.Header(events.HeaderForward); !forwarded {
+		var ok bool
+		if r.message, r.origin, ok, err = events.UnwrapMessage(m); ok {
+			return err
 		}
-		return s.quarantine(in, m, &original, origin, &events.PoisonError{Code: events.PoisonForward, Detail: route.Reason})
 	}
-	if route.Kind == events.InputNone {
-		s.stats.skipped.Add(1)
-		s.hooks.fate(s.cfg.ID, InputSkipped)
-		s.log.Debug("skipped", "reason", route.Reason, "topic", original.Topic, "partition", original.Partition, "offset", original.Offset)
+	if r.original, r.origin, err = events.UnwrapForward(m); err != nil || r.origin.Topic != s.topics.Quarantine() {
+		return err
+	}
+	original, _, ok := events.UnwrapQuarantined(&r.original)
+	if !ok {
+		return &events.PoisonError{Code: events.PoisonForward, Detail: "what comes back from quarantine says where it was read, and why it was put aside"}
+	}
+	if r.original = original; original.Topic != s.topics.Inbox() {
 		return nil
 	}
-	if to := route.Instance.Shard(s.cfg.Shards); to != s.cfg.ID {
-		if origin != nil {
-			return s.quarantine(in, m, &original, origin, &events.PoisonError{Code: events.PoisonForward, Detail: fmt.Sprintf("it belongs to shard %d", to)})
-		}
-		return s.forward(in, m, to)
+	if r.message, _, ok, err = events.UnwrapMessage(&original); !ok {
+		err = &events.PoisonError{Code: events.PoisonForward, Detail: "what comes back from quarantine was no message"}
 	}
-	input := events.Input{Kind: route.Kind, Topic: m.Topic, Partition: m.Partition, Offset: m.Offset, Low: in.low(), Origin: origin}
-	var d *events.Decision
-	if len(s.hooks.accepted) > 0 {
-		s.inputHeaders = original.Headers
-	}
-	if route.Start != nil {
-		input.MessageID = route.Start.MessageID
-		s.hooks.traced(s.cfg.ID, route.Start)
-		d = s.cfg.Machine.Start(s.overlay, s.now(), *route.Start)
+	return err
+}
+
+// taken reports whether what comes from there was taken, or is on its way to the quarantine topic.
+func (s *Shard) taken(o *events.Origin) bool {
+	from := journal.TP{Topic: o.Topic, Partition: o.Partition}
+	return (s.ahead.Origin(from).Has(o.Offset) || slices.Contains(s.quarantining[from], o.Offset)) && !mutant.On("shard-forward-taken-twice")
+}
+
+// takeMessage decides what another entity, or the API, says to one of this shard.
+func (s *Shard) takeMessage(in *input, m *events.Message, r *received) error {
+	input := events.Input{Kind: events.InputMessage, Topic: m.Topic, Partition: m.Partition, Offset: m.Offset, Low: in.low(), Origin: r.origin}
+	if a := r.message.Action; r.message.Kind == events.InboxAction {
+		input.Kind, input.MessageID = events.InputAction, a.ID
 	} else {
-		input.MessageID = events.MessageIDOf(&original)
-		d = s.cfg.Machine.Reply(s.overlay, s.now(), *route.Reply)
+		input.MessageID = r.origin.ID()
 	}
+	if to := r.message.To.Shard(s.cfg.Shards); to != s.cfg.ID {
+		return s.putAside(in, &r.original, input, (&events.PoisonError{Code: events.PoisonForward, Detail: fmt.Sprintf("it is for shard %d", to)}).Error())
+	}
+	if len(s.hooks.accepted) > 0 {
+		s.inputHeaders = r.message.Trace
+	}
+	d := s.cfg.Machine.Message(s.overlay, s.now(), r.message)
 	if d != nil && d.Outcome == machine.Waits && s.overlay.err == nil {
-		s.wait(in, m.Offset, origin, s.definitionOf(route.Instance))
+		s.wait(in, m.Offset, r.origin, s.definitionOf(r.message.To))
 		return nil
 	}
 	if d != nil && s.overlay.err == nil && d.Outcome == events.Quarantined {
-		return s.quarantine(in, m, &original, origin, errors.New(d.Reason))
+		return s.putAside(in, &r.original, input, d.Reason)
 	}
+	s.noteIgnored(d, &r.original, r.message.To)
+	return s.decide(r.message.To, d, input)
+}
+
+func (s *Shard) noteIgnored(d *events.Decision, original *events.Message, id events.InstanceID) {
 	if d != nil && d.Outcome == events.Ignored {
 		s.stats.ignored.Add(1)
 		s.hooks.fate(s.cfg.ID, InputIgnored)
-		s.log.Info("ignored", "reason", d.Reason, "topic", original.Topic, "partition", original.Partition, "offset", original.Offset, "instance", route.Instance)
+		s.log.Info("ignored", "reason", d.Reason, "topic", original.Topic, "partition", original.Partition, "offset", original.Offset, "instance", id)
 	}
-	return s.decide(route.Instance, d, input)
+}
+
+// takeRouted gives a record to all whom it concerns: to those who live here, each in a record of its own, and, unless
+// another shard forwarded it, to each other shard where some live. What one of them cannot take goes to quarantine
+// once, for all of them. The position does not pass it before all of that is done (L6); who continues after a crash in
+// between does all of it again, and those who have had it know it by its id, or by its origin.
+func (s *Shard) takeRouted(in *input, m *events.Message, r *received, routes []machine.Route) error {
+	var here, away, last int
+	var bad []string
+	var waits *events.DefinitionRef
+	none := ""
+	for i := range routes {
+		switch x := &routes[i]; {
+		case x.Poison != nil:
+			if r.origin == nil { // else whoever read it first has seen to that
+				bad = append(bad, x.Reason+": "+x.Poison.Error())
+			}
+		case x.Kind == events.InputNone:
+			none = x.Reason
+		case x.Instance.Shard(s.cfg.Shards) == s.cfg.ID:
+			here, last = here+1, i
+		default:
+			away++
+		}
+	}
+	switch {
+	case r.origin != nil && here == 0 && away > 0:
+		return s.quarantine(in, m, &r.original, r.origin, &events.PoisonError{Code: events.PoisonForward, Detail: fmt.Sprintf("it belongs to shard %d", routes[0].Instance.Shard(s.cfg.Shards))})
+	case r.origin != nil && here == 0:
+		// The sender knows a definition that this build does not: a rolling deployment.
+		if s.ask(in, m.Offset) {
+			return nil
+		}
+		return s.quarantine(in, m, &r.original, r.origin, &events.PoisonError{Code: events.PoisonForward, Detail: none})
+	case here+away+len(bad) == 0:
+		s.stats.skipped.Add(1)
+		s.hooks.fate(s.cfg.ID, InputSkipped)
+		s.log.Debug("skipped", "reason", none, "topic", r.original.Topic, "partition", r.original.Partition, "offset", r.original.Offset)
+		return nil
+	}
+	if r.origin != nil {
+		away = 0
+	}
+	for i := range routes {
+		x := &routes[i]
+		if here == 0 || x.Kind == events.InputNone || x.Instance.Shard(s.cfg.Shards) != s.cfg.ID {
+			continue
+		}
+		d, id := s.decideRoute(x, &r.original)
+		if d != nil && d.Outcome == machine.Waits && s.overlay.err == nil {
+			ref := s.definitionOf(x.Instance)
+			waits = &ref
+			continue
+		}
+		if d != nil && s.overlay.err == nil && d.Outcome == events.Quarantined {
+			bad = append(bad, d.Reason)
+			continue
+		}
+		s.noteIgnored(d, &r.original, x.Instance)
+		input := events.Input{Kind: x.Kind, Topic: m.Topic, Partition: m.Partition, Offset: m.Offset, Low: in.low(), Origin: r.origin, MessageID: id}
+		if i != last || away > 0 || len(bad) > 0 || waits != nil {
+			input.More = !mutant.On("shard-first-part-finishes")
+			input.Low = min(input.Low, m.Offset)
+		}
+		if err := s.decide(x.Instance, d, input); err != nil {
+			return err
+		}
+	}
+	if err := s.takeElsewhere(in, m, r, routes, away, bad); err != nil || waits == nil {
+		return err
+	}
+	s.wait(in, m.Offset, r.origin, *waits)
+	return nil
+}
+
+// decideRoute decides what a record is to one entity of this shard, and gives the id under which that knows it.
+func (s *Shard) decideRoute(x *machine.Route, original *events.Message) (d *events.Decision, id string) {
+	if len(s.hooks.accepted) > 0 {
+		s.inputHeaders = original.Headers
+	}
+	switch {
+	case x.Start != nil:
+		s.hooks.traced(s.cfg.ID, x.Start)
+		return s.cfg.Machine.Start(s.overlay, s.now(), *x.Start), x.Start.MessageID
+	case x.Event != nil:
+		return s.cfg.Machine.Event(s.overlay, s.now(), *x.Event), x.Event.MessageID
+	}
+	return s.cfg.Machine.Reply(s.overlay, s.now(), *x.Reply), events.MessageIDOf(original)
+}
+
+// takeElsewhere forwards a record once to each other shard that it concerns, and puts it aside for those who cannot
+// take it.
+func (s *Shard) takeElsewhere(in *input, m *events.Message, r *received, routes []machine.Route, away int, bad []string) error {
+	var to []int32
+	for i := range routes {
+		if away == 0 {
+			break
+		}
+		if x := &routes[i]; x.Kind != events.InputNone {
+			if p := x.Instance.Shard(s.cfg.Shards); p != s.cfg.ID && !slices.Contains(to, p) {
+				to = append(to, p)
+			}
+		}
+	}
+	for range to {
+		in.begin(m.Offset)
+	}
+	for _, p := range to {
+		s.forward(in, m, p)
+	}
+	if len(bad) == 0 {
+		return nil
+	}
+	return s.quarantine(in, m, &r.original, r.origin, errors.New(strings.Join(bad, "; ")))
 }
 
 // capped is the origin with a low mark that passes no forward which is still being quarantined here. The
@@ -239,14 +385,12 @@ func sizeOf(m *events.Message) int {
 
 // forward sends a record to the inbox of the shard it belongs to. The position does not pass it before the
 // inbox has it, and the receiver knows it again by its origin (L6, L7).
-func (s *Shard) forward(in *input, m *events.Message, to int32) error {
-	in.begin(m.Offset)
+func (s *Shard) forward(in *input, m *events.Message, to int32) {
 	s.stats.forwards.Add(1)
 	s.hooks.fate(s.cfg.ID, InputForwarded)
 	f := events.WrapForward(m, events.Origin{Topic: m.Topic, Partition: m.Partition, Offset: m.Offset, Low: in.low()})
 	f.Topic, f.Partition = s.topics.Inbox(), to
 	s.sendForward(in, &f, m.Offset)
-	return nil
 }
 
 func (s *Shard) sendForward(in *input, f *events.Message, offset int64) {
@@ -270,18 +414,21 @@ func (s *Shard) sendForward(in *input, f *events.Message, offset int64) {
 // first read, its bytes untouched, and once it is there the decision that says so is journaled. Its
 // neighbours go on meanwhile.
 func (s *Shard) quarantine(in *input, m, original *events.Message, origin *events.Origin, why error) error {
-	reason := events.Cut(why.Error(), 512)
-	in.begin(m.Offset)
-	if origin != nil {
-		s.openOrigin(origin)
+	return s.putAside(in, original, events.Input{Kind: events.InputEvent, Topic: m.Topic, Partition: m.Partition, Offset: m.Offset, Origin: origin}, why.Error())
+}
+
+// putAside is quarantine for an input that is known already.
+func (s *Shard) putAside(in *input, original *events.Message, input events.Input, why string) error {
+	reason := events.Cut(why, 512)
+	in.begin(input.Offset)
+	if input.Origin != nil {
+		s.openOrigin(input.Origin)
 	}
 	s.stats.quarantined.Add(1)
 	s.hooks.fate(s.cfg.ID, InputQuarantined)
 	s.log.Warn("quarantined", "reason", reason, "topic", original.Topic, "partition", original.Partition, "offset", original.Offset)
-	q := events.Message{Topic: s.topics.Quarantine(), Partition: -1, Key: original.Key, Value: original.Value, Time: original.Time}
-	q.Headers = append(append(q.Headers, original.Headers...),
-		events.Header{Key: events.HeaderReason, Value: []byte(reason)}, events.Header{Key: events.HeaderPlace, Value: []byte(original.Place())})
-	s.sendQuarantine(in, &q, events.Input{Kind: events.InputEvent, Topic: m.Topic, Partition: m.Partition, Offset: m.Offset, Origin: origin}, reason)
+	q := events.WrapQuarantined(s.cfg.App, original, reason)
+	s.sendQuarantine(in, &q, input, reason)
 	return nil
 }
 
@@ -299,7 +446,7 @@ func (s *Shard) sendQuarantine(in *input, q *events.Message, input events.Input,
 				s.sendQuarantine(in, q, input, reason)
 				return nil
 			}
-			in.finish(input.Offset)
+			input.More = !in.finish(input.Offset) // a forward of it may still be under way
 			input.Low = in.low()
 			if input.Origin != nil {
 				s.closeOrigin(input.Origin)

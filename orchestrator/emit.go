@@ -133,7 +133,11 @@ func (s *Shard) emit(rec *events.Record, offset int64) error {
 }
 
 func (s *Shard) send(rec *events.Record, n int, m *events.Message) {
-	s.produce(rec, n, m, s.opened(rec, m))
+	e := s.opened(rec, m)
+	if em := &rec.Decision.Emits[n]; em.Kind == events.EmitMessage {
+		s.address(m, em.To, rec.Seq, n)
+	}
+	s.produce(rec, n, m, e)
 }
 
 // opened notes that a message is on its way.
@@ -148,6 +152,19 @@ func (s *Shard) opened(rec *events.Record, m *events.Message) *emission {
 	m.Partition = -1
 	s.stats.commands.Add(1)
 	return e
+}
+
+// address makes m the inbox message that the nth emission of record seq is: for the shard where its entity lives, with
+// where it was decided, and the mark below which all that this shard said to anybody has arrived (L7).
+func (s *Shard) address(m *events.Message, to events.InstanceID, seq uint64, n int) {
+	open := s.emits.topic(m.Topic).sent[0].seq
+	origin := events.Origin{Topic: s.topics.Journal(), Partition: s.cfg.ID, Offset: events.MessageOffset(seq, n), Low: events.MessageOffset(open, 0)}
+	if mutant.On("shard-low-mark-passes-messages") {
+		origin.Low = origin.Offset + 1
+	}
+	topic := m.Topic
+	*m = events.WrapMessage(m.Value, to, &origin)
+	m.Topic, m.Partition = topic, to.Shard(s.cfg.Shards)
 }
 
 func (s *Shard) produce(rec *events.Record, n int, m *events.Message, e *emission) {
@@ -170,6 +187,8 @@ func (s *Shard) emitted(rec *events.Record, n int, m *events.Message, e *emissio
 		s.log.Warn("emitting again", "topic", m.Topic, "seq", rec.Seq, "err", err)
 		s.produce(rec, n, m, e)
 		return nil
+	case m.Topic == s.topics.Inbox():
+		return fmt.Errorf("the inbox refuses message %d of record %d: %w", n, rec.Seq, err)
 	}
 	var d *events.Decision
 	var id events.CommandID

@@ -24,7 +24,7 @@ type input struct {
 	next  int64 // everything below was looked at
 	// reached: below it nothing more comes than what is queued.
 	reached int64
-	open    []int64 // offsets looked at and not finished, ascending
+	open    []int64 // offsets looked at and not finished, ascending: one for each part that is under way
 	waiting []int64 // of open, those that wait for a definition; ascending
 	until   int64   // end of the backlog as seen at the claim (L10)
 	own     bool    // the application's own topic, not a domain topic
@@ -82,7 +82,7 @@ func (in *input) low() int64 {
 	return in.next
 }
 
-// begin opens the offset: the position does not pass it before finish.
+// begin opens the offset: the position does not pass it before finish, as often as it was begun.
 func (in *input) begin(offset int64) { in.open = append(in.open, offset) }
 
 // drained passes offsets that hold no record, once everything before them was looked at.
@@ -92,10 +92,13 @@ func (in *input) drained() {
 	}
 }
 
-func (in *input) finish(offset int64) {
-	if i, ok := slices.BinarySearch(in.open, offset); ok {
+// finish ends one part of what begin opened, and reports whether it was the last.
+func (in *input) finish(offset int64) (last bool) {
+	i, ok := slices.BinarySearch(in.open, offset)
+	if ok {
 		in.open = slices.Delete(in.open, i, i+1)
 	}
+	return i == len(in.open) || in.open[i] != offset
 }
 
 // backlogged reports whether the input still holds records that were there at the claim.

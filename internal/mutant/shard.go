@@ -28,6 +28,8 @@ var shardMutants = []Mutant{
 	{"shard-claim-war", "L5", "who loses a claim claims back at once, whatever the generation", Test{"orchestrator", "^TestWhoLostToALaterGenerationDoesNotClaimBack$"}},
 	{"shard-position-passes-forward", "L6", "a position passes a forward that is not acknowledged", Test{"orchestrator", "^TestAPositionDoesNotPassAnUnacknowledgedForward$"}},
 	{"shard-forward-taken-twice", "L7", "a forward that arrives twice is taken twice", Test{"orchestrator", "^TestAForwardIsTakenOnce$"}},
+	{"shard-first-part-finishes", "L6", "what was decided here of an input finishes it, whatever is still to be decided or forwarded", Test{"orchestrator", "^TestAPositionDoesNotPassAnEventOfWhichAForwardIsOpen$"}},
+	{"shard-low-mark-passes-messages", "L7", "the low mark of a message passes others that are on their way", Test{"orchestrator", "^TestALowMarkDoesNotPassAMessageOnItsWay$"}},
 	{"shard-origin-passes-quarantine", "L7", "the low mark of an origin passes a forward that is still being quarantined", Test{"orchestrator", "^TestAForwardThatWasBeingQuarantinedIsNotADuplicate$"}},
 	{"shard-start-not-journaled", "L8", "a first position is not journaled before the first poll", Test{"orchestrator", "^TestAStartPositionIsJournaledBeforeTheFirstPoll$"}},
 	{"shard-timers-before-backlog", "L10", "timers fire before the inputs that waited are decided", Test{"orchestrator", "^TestTimersWaitForTheBacklog$"}},
