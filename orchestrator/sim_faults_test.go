@@ -44,6 +44,9 @@ const (
 	// The world.
 	poisoned       fault = "a record that nobody can take"
 	orderTwice     fault = "an order comes twice"
+	eventEarly     fault = "an event comes before anybody waits for it"
+	eventTwice     fault = "an event that is waited for comes twice"
+	actionTwice    fault = "an operator's action comes twice"
 	commandAgain   fault = "a participant reads a command again"
 	commandExpired fault = "a participant reads a command after its expiry"
 	undoFirst      fault = "a participant reads an undo before what it undoes"
@@ -54,7 +57,7 @@ const (
 var faults = []fault{
 	diesLosing, diesLanding, diesLate, disordered, handsOver, paused, wakes, claimLate, claimAgain, clockOff, clockStands, storeLost, storeOld, storeForeign,
 	truncated, appendTwice, appendRetried, appendUnknown, messageTwice, messageUnknown, topicStuck, topicRefuses, trimmed,
-	poisoned, orderTwice, commandAgain, commandExpired, undoFirst, replyLost, replyTwice,
+	poisoned, orderTwice, eventEarly, eventTwice, actionTwice, commandAgain, commandExpired, undoFirst, replyLost, replyTwice,
 }
 
 // lands counts a fault that had its effect.

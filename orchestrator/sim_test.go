@@ -55,7 +55,7 @@ func TestSimulation(t *testing.T) {
 		}
 		t.Logf("%7d × %s", landed[f], f)
 	}
-	for _, end := range []string{"two completed", "two compensated", "parcel completed", "parcel compensated"} {
+	for _, end := range []string{"two completed", "two compensated", "parcel completed", "parcel compensated", "errand completed", "errand compensated", "receipt completed"} {
 		if ends[end] == 0 && *simSeeds >= simFew {
 			t.Errorf("in no run an instance of %s", end)
 		}
@@ -106,6 +106,24 @@ var parcel = func() *sagas.Definition {
 		)).Deadline(90 * time.Second).Retention(20 * time.Second)
 }()
 
+// errand waits for an event that carries another key than its own, and for a signal. Its order starts a receipt as
+// well, which lives wherever its own key does.
+var (
+	errandPlaced = sagas.NewEvent[orderPlaced]("errands", "Placed")
+	errandPaid   = sagas.NewEvent[paid]("errands", "Paid").KeyBy(func(p paid) string { return p.Invoice })
+	approve      = sagas.NewSignal[struct{}]("approve")
+
+	errand = sagas.Define("errand", "1", sagas.StartOn(errandPlaced, func(e orderPlaced) order { return order(e) }),
+		sagas.Seq(
+			sagas.Step("fetch", sagas.NewCommand[charge, charged]("shipping", "fetch"), toCharge, nil).Undo(sagas.With(sagas.NewCommand[charge, charged]("shipping", "un-fetch"), toCharge)),
+			sagas.Wait[order]("paid", errandPaid, nil).By(func(o order) string { return "bill-" + o.ID }).Within(40*time.Second).Keep(2*time.Minute),
+			sagas.Wait[order]("approved", approve, nil).Within(40*time.Second),
+			sagas.Step("deliver", sagas.NewCommand[charge, charged]("payments", "deliver"), toCharge, nil).Undo(sagas.With(sagas.NewCommand[charge, charged]("payments", "un-deliver"), toCharge)),
+		))
+	receipt = sagas.Define("receipt", "1", sagas.StartOn(errandPlaced.KeyBy(func(e orderPlaced) string { return "receipt-" + e.ID }), func(e orderPlaced) order { return order(e) }),
+		sagas.Step("print-receipt", sagas.NewCommand[charge, charged]("shipping", "print-receipt"), toCharge, nil).Undo(sagas.With(sagas.NewCommand[charge, charged]("shipping", "un-print-receipt"), toCharge)))
+)
+
 // simulation is one run.
 type simulation struct {
 	*story
@@ -129,6 +147,11 @@ type simulation struct {
 	instances map[events.InstanceID]*events.Head
 	orders    map[string]bool // business keys that came in
 	poison    map[string]bool // places of what nobody can take
+	errands   []string        // business keys
+	paid      map[string]int  // events that say so, by errand
+	actions   int             // sent
+	said      map[saying]*said
+	acted     map[string]int // decisions, by the action's id
 	world     *participants
 	trace     []string // what happened, for people
 }
@@ -144,8 +167,9 @@ func newSimulation(t *testing.T, seed uint64) *simulation {
 	t.Helper()
 	s := &simulation{story: newStory(t, simShards, twoSteps), seed: seed, rng: rand.New(rand.NewPCG(seed, 7)), plans: map[string]*sagas.Plan{},
 		landed: map[fault]int{}, stuck: map[string]bool{}, refuses: map[string]bool{}, decided: map[string]*decided{}, answers: map[string]int{},
-		instances: map[events.InstanceID]*events.Head{}, orders: map[string]bool{}, poison: map[string]bool{}}
-	for _, def := range []Definition{twoSteps, parcel} {
+		instances: map[events.InstanceID]*events.Head{}, orders: map[string]bool{}, poison: map[string]bool{},
+		paid: map[string]int{}, said: map[saying]*said{}, acted: map[string]int{}}
+	for _, def := range []Definition{twoSteps, parcel, errand, receipt} {
 		plan, err := def.Plan()
 		must(t, err)
 		s.plans[plan.Name] = plan
@@ -158,9 +182,9 @@ func newSimulation(t *testing.T, seed uint64) *simulation {
 	s.tune = func(c *ShardConfig) {
 		c.CompactAfter, c.ApplyAfter, c.MaxInFlight, c.RowCache = compactAfter, applyAfter, maxInFlight, 1<<16
 		c.From = FromLatest // so that a start position that is lost loses an order
-		c.Domain = map[string]int{"orders": simShards, "parcels": simShards}
-		c.Inputs = []TopicPartition{{"orders", c.ID}, {"parcels", c.ID}}
-		c.Machine = machine.New(machine.Config{App: app, Slots: simShards * events.SlotsPerShard, Plans: []*sagas.Plan{s.plans["two"], s.plans["parcel"]}})
+		c.Domain = map[string]int{"orders": simShards, "parcels": simShards, "errands": simShards}
+		c.Inputs = []TopicPartition{{"orders", c.ID}, {"parcels", c.ID}, {"errands", c.ID}}
+		c.Machine = machine.New(machine.Config{App: app, Slots: simShards * events.SlotsPerShard, Plans: []*sagas.Plan{s.plans["two"], s.plans["parcel"], s.plans["errand"], s.plans["receipt"]}})
 		o := s.owners[c.ID]
 		c.Kafka, c.Clock, c.Node = o, o.clock, o.name
 	}
@@ -207,8 +231,12 @@ func (s *simulation) step() {
 		s.turn(s.owners[s.shard()])
 	case r < 62:
 		s.landSome(s.rng.IntN(12))
-	case r < 71:
+	case r < 69:
 		s.orderComes()
+	case r < 72:
+		s.somebodyActs()
+	case r < 74:
+		s.payingComes(s.anyErrand())
 	case r < 84:
 		s.world.act()
 	case r < 89:
@@ -228,9 +256,20 @@ func (s *simulation) pass(d time.Duration) {
 
 // orderComes puts a new order, now and then twice, on any partition of its topic.
 func (s *simulation) orderComes() {
-	topic := [...]string{"orders", "parcels"}[s.rng.IntN(2)]
+	topic := [...]string{"orders", "parcels", "errands"}[s.rng.IntN(3)]
 	key := fmt.Sprintf("%s-%d", topic, len(s.orders))
 	s.orders[key] = true
+	if topic == "errands" {
+		if s.chance(20) {
+			s.payingComes(key) // before anybody waits for it
+			s.lands(eventEarly)
+		}
+		s.orders["receipt-"+key] = true
+		s.errands = append(s.errands, key)
+		s.put(events.Message{Topic: topic, Partition: s.shard(), Key: []byte(key), Value: []byte(`{"id":"` + key + `"}`),
+			Headers: []events.Header{{Key: events.HeaderID, Value: []byte(key)}, {Key: events.HeaderType, Value: []byte("Placed")}}})
+		return
+	}
 	m := events.Message{Topic: topic, Partition: s.shard(), Key: []byte(key), Value: []byte(`{"id":"` + key + `"}`),
 		Headers: []events.Header{{Key: events.HeaderID, Value: []byte(key)}}}
 	s.put(m)
@@ -238,6 +277,70 @@ func (s *simulation) orderComes() {
 		m.Partition = s.shard()
 		s.put(m)
 		s.lands(orderTwice)
+	}
+}
+
+func (s *simulation) anyErrand() string {
+	if len(s.errands) == 0 {
+		return ""
+	}
+	return s.errands[s.rng.IntN(len(s.errands))]
+}
+
+// payingComes puts the event that an errand waits for on any partition, now and then twice.
+func (s *simulation) payingComes(key string) {
+	if key == "" {
+		return
+	}
+	s.paid[key]++
+	m := events.Message{Topic: "errands", Partition: s.shard(), Key: []byte("bank"), Value: []byte(`{"Invoice":"bill-` + key + `"}`),
+		Headers: []events.Header{{Key: events.HeaderID, Value: fmt.Appendf(nil, "paid-%s-%d", key, s.paid[key])}, {Key: events.HeaderType, Value: []byte("Paid")}}}
+	s.put(m)
+	if s.chance(20) {
+		m.Partition = s.shard()
+		s.put(m)
+		s.lands(eventTwice)
+	}
+}
+
+// somebodyActs on an errand, by its key or by its id, now and then twice.
+func (s *simulation) somebodyActs() {
+	key := s.anyErrand()
+	if key == "" {
+		return
+	}
+	a := events.Action{Kind: events.ActionSignal, Name: "approve"}
+	switch r := s.rng.IntN(20); {
+	case r < 2:
+		a = events.Action{Kind: events.ActionSuspend}
+	case r < 6:
+		a = events.Action{Kind: events.ActionResume}
+	case r < 7:
+		a = events.Action{Kind: events.ActionCancel, Why: "a test"}
+	case r < 8:
+		a = events.Action{Kind: events.ActionRetry}
+	case r < 9:
+		a = events.Action{Kind: events.ActionCompensate, Why: "a test"}
+	}
+	s.act(key, a)
+}
+
+func (s *simulation) act(key string, a events.Action) {
+	s.actions++
+	a.ID, a.Who, a.Time = fmt.Sprint("action-", s.actions), "somebody", s.kafka.now
+	to := events.NewInstanceID(app, "errand", key, key, simShards*events.SlotsPerShard)
+	if s.chance(50) {
+		a.Definition, a.Key = "errand", key
+		to = events.KeyID(app, "errand", key, simShards*events.SlotsPerShard)
+	}
+	msg := events.InboxMessage{Kind: events.InboxAction, To: to, Action: &a}
+	m := events.WrapMessage(msg.Encode(nil), to, nil)
+	m.Topic, m.Partition = "shop.inbox", to.Shard(simShards)
+	s.note("%s: %s of %s", a.ID, a.Kind, key)
+	s.put(m)
+	if s.chance(15) {
+		s.put(m)
+		s.lands(actionTwice)
 	}
 }
 
@@ -333,6 +436,11 @@ func (s *simulation) heal() {
 		if round%5 == 4 {
 			s.world.executeOpenAgain()
 		}
+		for _, id := range s.instanceIDs() {
+			if s.instances[id].State == events.Suspended && s.instances[id].Definition == "errand" {
+				s.act(s.instances[id].Key, events.Action{Kind: events.ActionResume})
+			}
+		}
 		s.pass(5 * time.Second)
 	}
 	s.world.executeEverythingAgain()
@@ -377,6 +485,7 @@ func (s *simulation) instanceIDs() []events.InstanceID {
 func (s *simulation) check() {
 	s.checkOneInstancePerOrder()
 	s.checkWhatIsDecidedIsEmitted()
+	s.checkWhatIsSaidIsHeard()
 	s.checkEveryInputIsAnsweredOnce()
 	s.checkPoisonIsInQuarantine()
 	s.checkEffects()
@@ -409,13 +518,27 @@ func (s *simulation) checkWhatIsDecidedIsEmitted() {
 	}
 }
 
+// L7: what one entity says to another arrives once.
+func (s *simulation) checkWhatIsSaidIsHeard() {
+	for at, x := range s.said {
+		if x.taken != 1 {
+			s.wrong("what shard %d says to %s at %d is taken %d times, want once", at.shard, x.to, at.offset, x.taken)
+		}
+	}
+	for n := range s.actions {
+		if id := fmt.Sprint("action-", n+1); s.acted[id] != 1 {
+			s.wrong("%s is carried out or refused %d times, want once", id, s.acted[id])
+		}
+	}
+}
+
 // That none was answered twice was checked when it was answered.
 func (s *simulation) checkEveryInputIsAnsweredOnce() {
-	for _, topic := range []string{"orders", "parcels", "shop.replies"} {
+	for _, topic := range []string{"orders", "parcels", "errands", "shop.replies"} {
 		for p := range int32(simShards) {
 			for offset := range s.end(TopicPartition{topic, p}) {
-				if at := placeOf(topic, p, offset); s.answers[at] != 1 {
-					s.wrong("%d decisions answer %s, want 1", s.answers[at], at)
+				if at := placeOf(topic, p, offset); s.answers[at] == 0 {
+					s.wrong("no decision answers %s", at)
 				}
 			}
 		}

@@ -164,6 +164,7 @@ func (o *owner) Produce(m *events.Message, done func(error)) {
 			o.s.wrong("%s emits\n%s\nand what was decided is\n%s", o, onTheWire(m), d.bytes)
 		}
 	}
+	o.s.checkSaid(o, m)
 	if o.s.refuses[m.Topic] {
 		o.s.lands(topicRefuses)
 		done(fmt.Errorf("%w: no such topic", ErrRefused))
@@ -268,20 +269,24 @@ func (s *simulation) journaled(w *write, offset int64) {
 	}
 	s.note("%s: journal/%d/%d seq %d %s %s%s", w.owner, w.tp.Partition, offset, rec.Seq, said, mark(w.value), verdict)
 	if accepted && rec.Decision != nil {
-		s.accepted(rec)
+		s.accepted(w.tp.Partition, rec)
 	}
 }
 
 // accepted takes what a decision says, now that it counts.
-func (s *simulation) accepted(rec *events.Record) {
+func (s *simulation) accepted(shard int32, rec *events.Record) {
 	d := rec.Decision
-	s.checkAnsweredOnce(&d.Input)
+	s.checkAnsweredOnce(d)
 	if d.Input.Kind == events.InputRefused {
 		s.decided[d.Input.MessageID].refused = true
 	}
 	messages, err := events.Outgoing(app, rec)
 	must(s.t, err)
 	for i := range messages {
+		if e := &d.Emits[i]; e.Kind == events.EmitMessage {
+			s.said[saying{shard, events.MessageOffset(rec.Seq, i)}] = &said{to: e.To, bytes: string(e.Payload)}
+			continue
+		}
 		id, _ := messages[i].Header(events.HeaderID)
 		if s.decided[id] != nil {
 			s.wrong("command %s is decided twice", id)
@@ -289,7 +294,7 @@ func (s *simulation) accepted(rec *events.Record) {
 		s.decided[id] = &decided{bytes: onTheWire(&messages[i])}
 	}
 	for i := range d.Rows {
-		if d.Rows[i].Ref.Part != events.PartHead {
+		if d.Rows[i].Ref.Part != events.PartHead || d.Whose(&d.Rows[i]) != d.Instance {
 			continue
 		}
 		h, err := events.DecodeHead(d.Rows[i].Value)
@@ -299,24 +304,74 @@ func (s *simulation) accepted(rec *events.Record) {
 		}
 		s.instances[d.Instance] = h
 	}
-	if d.Purge && !s.instances[d.Instance].State.Final() {
+	if d.Purge && s.instances[d.Instance] != nil && !s.instances[d.Instance].State.Final() {
 		s.wrong("%s is purged, and is %v", s.instances[d.Instance].Key, s.instances[d.Instance].State)
 	}
 }
 
-// checkAnsweredOnce: each input has at most one accepted decision, wherever it was forwarded to.
-func (s *simulation) checkAnsweredOnce(in *events.Input) {
+// checkAnsweredOnce: each input has at most one accepted decision for each entity that it is for, wherever it was
+// forwarded to; and one that finishes it, for each shard it was sent to. What is dropped because it was taken
+// before, by its id, answers nothing.
+func (s *simulation) checkAnsweredOnce(d *events.Decision) {
+	in := &d.Input
 	if in.Topic == "" {
 		return
 	}
 	places := []string{placeOf(in.Topic, in.Partition, in.Offset)}
-	if o := in.Origin; o != nil {
+	if o := in.Origin; o != nil && o.Topic == "shop.journal" {
+		said := s.said[saying{o.Partition, o.Offset}]
+		if said == nil {
+			s.wrong("it answers what shard %d never said, at %d", o.Partition, o.Offset)
+		}
+		if said.taken++; said.taken > 1 {
+			s.wrong("what shard %d says at %d is taken again", o.Partition, o.Offset)
+		}
+	} else if o != nil {
 		places = append(places, placeOf(o.Topic, o.Partition, o.Offset))
 	}
-	for _, at := range places {
-		if s.answers[at]++; s.answers[at] > 1 {
-			s.wrong("%s is answered again", at)
+	if in.Kind == events.InputAction && d.Outcome != events.Ignored {
+		if s.acted[in.MessageID]++; s.acted[in.MessageID] > 1 {
+			s.wrong("action %s is carried out or refused again", in.MessageID)
 		}
+	}
+	for _, at := range places {
+		s.answers[at]++
+		if d.Outcome == events.Ignored && (strings.HasPrefix(d.Reason, "duplicate") || strings.HasPrefix(d.Reason, "repeated")) {
+			continue
+		}
+		if by := at + " " + d.Instance.String(); s.answers[by] > 0 {
+			s.wrong("%s is answered again", by)
+		} else {
+			s.answers[by]++
+		}
+	}
+}
+
+// saying is where an entity's message was decided, and said what it says.
+type saying struct {
+	shard  int32
+	offset int64
+}
+
+type said struct {
+	to    events.InstanceID
+	bytes string
+	taken int
+}
+
+// checkSaid: nobody hears what was not decided, and everybody hears it as it was.
+func (s *simulation) checkSaid(o *owner, m *events.Message) {
+	msg, origin, ok, err := events.UnwrapMessage(m)
+	if !ok {
+		return
+	}
+	must(s.t, err)
+	x := s.said[saying{origin.Partition, origin.Offset}]
+	if x == nil || x.bytes != string(m.Value) || x.to != msg.To || m.Partition != msg.To.Shard(simShards) {
+		s.wrong("%s says to %s, at %s/%d/%d, what no accepted record decides", o, msg.To, origin.Topic, origin.Partition, origin.Offset)
+	}
+	if origin.Low > origin.Offset {
+		s.wrong("%s says at %d that all below %d has arrived", o, origin.Offset, origin.Low)
 	}
 }
 
