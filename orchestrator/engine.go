@@ -47,6 +47,10 @@ type Engine struct {
 	layout  layout // of the topics, as last looked at
 	machine *machine.Machine
 	stores  stores
+
+	asked   asked           // actions that callers on this node wait for
+	tails   map[int32]*tail // of journals of shards elsewhere
+	putting sync.Mutex      // one reader of the quarantine topic at a time
 }
 
 // runner keeps one assigned shard running.
@@ -322,7 +326,7 @@ func (e *Engine) runOn(ctx context.Context, p int32, r *runner, st store.Store) 
 		Meta: e.meta, Waits: func(d events.DefinitionRef) { e.members.waits(p, d) },
 		App: e.cfg.App, ID: p, Shards: layout.shards, Generation: e.latestGeneration(), Node: e.cfg.Node, Build: Build(),
 		Machine: e.machine, Kafka: e.cfg.Kafka, Store: st, Inputs: layout.inputsOf(p), Domain: layout.domain, TopicIDs: layout.ids,
-		From: e.cfg.From, Clock: e.clock, Nonce: nonce, Logger: e.log, Applied: e.cfg.Applied, Stats: &e.stats, hooks: e.hooks,
+		From: e.cfg.From, Clock: e.clock, Nonce: nonce, Logger: e.log, Applied: e.cfg.Applied, Acted: e.asked.tell, Stats: &e.stats, hooks: e.hooks,
 		MaxRecord: e.cfg.MaxRecord, MaxInFlight: e.cfg.MaxInFlight, CompactAfter: e.cfg.CompactAfter, ApplyAfter: applyAfter, RowCache: int(e.cfg.CacheBytes / int64(8*layout.shards)), BacklogWait: e.cfg.BacklogWait,
 		Transactional: e.cfg.Transactional,
 	})

@@ -52,7 +52,7 @@ func lostTo(st *journal.State) error {
 	return &claimLost{st.Claim.Node, st.Term, st.Claim.Generation}
 }
 
-// ShardConfig is what a shard is told. Everything is required but Applied, Meta and Waits.
+// ShardConfig is what a shard is told. Everything is required but Applied, Acted, Meta and Waits.
 type ShardConfig struct {
 	App        string
 	ID         int32
@@ -74,6 +74,7 @@ type ShardConfig struct {
 	Stats      *shardStats
 	hooks      *hooks                     // nil: none
 	Meta       *meta                      // of the application; nil: nothing is known of other nodes
+	Acted      func(Answer)               // told what every action was answered, once it is applied; may be nil
 	Waits      func(events.DefinitionRef) // told once of each definition that inputs wait for; may be nil
 
 	MaxRecord    int
@@ -340,6 +341,9 @@ func (s *Shard) acknowledge(ctx context.Context, acks []ack) error {
 		s.measure(accepted[len(accepted)-1].offset)
 	}
 	s.later(accepted)
+	if err := s.tellActed(accepted); err != nil {
+		return err
+	}
 	if failure != nil {
 		if err := s.apply(); err != nil {
 			return err
