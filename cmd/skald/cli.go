@@ -27,6 +27,7 @@ const (
 
 // env is what a command has of the world; tests give it buffers.
 type env struct {
+	stdin                io.Reader
 	stdout, stderr       io.Writer
 	getenv               func(string) string
 	environ              func() []string // all variables, or nil
@@ -41,6 +42,7 @@ type command struct {
 	summary string
 	about   string // paragraphs for `skald help NAME`
 	hidden  bool
+	takes   int // arguments that are no flags, at most; they may stand before flags
 	// setup declares the flags and gives the function that runs once they are parsed.
 	setup func(f *flag.FlagSet) func(ctx context.Context, e *env) error
 }
@@ -49,7 +51,8 @@ type command struct {
 var commands []command
 
 func init() {
-	commands = []command{devCommand, topicsPlanCommand, topicsApplyCommand, topicsACLCommand, journalCatCommand, rebuildCommand, versionCommand}
+	commands = append(append([]command{devCommand, getCommand, describeCommand}, actingCommands()...),
+		quarantineCommand, redriveCommand, topicsPlanCommand, topicsApplyCommand, topicsACLCommand, journalCatCommand, rebuildCommand, versionCommand)
 }
 
 // usageError is the user's: it is printed with the usage, and the exit code is 2.
@@ -83,14 +86,14 @@ func run(ctx context.Context, e *env, args []string) int {
 	}
 	f := newFlagSet(c.name)
 	action := c.setup(f)
-	switch err := f.Parse(rest); {
+	switch err := parse(f, rest); {
 	case errors.Is(err, flag.ErrHelp):
 		fmt.Fprint(e.stdout, usage(c, f))
 		return exitOK
 	case err != nil:
 		return usageFailure(e, c, f, err)
-	case f.NArg() > 0:
-		return usageFailure(e, c, f, fmt.Errorf("unexpected argument %q", f.Arg(0)))
+	case f.NArg() > c.takes:
+		return usageFailure(e, c, f, fmt.Errorf("unexpected argument %q", f.Arg(c.takes)))
 	}
 	err = action(ctx, e)
 	var usageErr *usageError
@@ -108,6 +111,22 @@ func run(ctx context.Context, e *env, args []string) int {
 	}
 	fmt.Fprintf(e.stderr, "skald %s: %s\n", c.name, lines(err.Error()))
 	return exitFailed
+}
+
+// parse is f.Parse for arguments that may stand before flags.
+func parse(f *flag.FlagSet, args []string) error {
+	var plain []string
+	for {
+		if err := f.Parse(args); err != nil {
+			return err
+		}
+		used := len(args) - f.NArg()
+		if f.NArg() == 0 || used > 0 && args[used-1] == "--" {
+			plain = append(plain, f.Args()...)
+			return f.Parse(append([]string{"--"}, plain...))
+		}
+		plain, args = append(plain, f.Arg(0)), f.Args()[1:]
+	}
 }
 
 func newFlagSet(name string) *flag.FlagSet {

@@ -17,6 +17,7 @@ import (
 	"github.com/skald-io/skald/connectors/kafka"
 	"github.com/skald-io/skald/events"
 	"github.com/skald-io/skald/orchestrator"
+	"github.com/skald-io/skald/orchestrator/api"
 )
 
 var devCommand = command{
@@ -54,6 +55,7 @@ wrong flags; 130 when --once was interrupted.`,
 		f.Var(&o.brokers, "brokers", "use the Kafka at host:port, with commas between several; its topics are created `ADDR`")
 		f.StringVar(&o.app, "app", defaultApp, "the application: the prefix of its topics `NAME`")
 		f.StringVar(&o.listen, "listen", "127.0.0.1:0", "where the embedded broker listens; port 0 is any free one `ADDR`")
+		f.StringVar(&o.api, "api", defaultAPI, "where the demo's node answers skald get, describe, signal and so on `ADDR`")
 		f.Var(&o.without, "without", "leave a service out; may be given several times `SERVICE`")
 		f.IntVar(&o.shards, "shards", 4, "shards, and partitions of the topics that are created `N`")
 		f.StringVar(&o.dir, "dir", "", "with --brokers: where the stores are; default: a temporary folder `DIR`")
@@ -81,7 +83,7 @@ wrong flags; 130 when --once was interrupted.`,
 			if err := o.check(set); err != nil {
 				return err
 			}
-			o.shardsSet = set["shards"]
+			o.shardsSet, o.apiSet = set["shards"], set["api"]
 			if !o.demo {
 				return devBroker(ctx, newScreen(e), o)
 			}
@@ -98,6 +100,8 @@ type devOptions struct {
 	wait                            time.Duration
 	brokers, without                list
 	app, listen, dir, from, metrics string
+	api                             string
+	apiSet                          bool
 	seed                            int64
 	out                             *output
 	conf                            kafka.Config // of the Kafka that is not embedded
@@ -256,6 +260,9 @@ func demo(ctx context.Context, s *screen, o *devOptions) (err error) {
 	if err := ready(ctx, s, engine, shards, failed); err != nil {
 		return err
 	}
+	if err := serveDemo(work, s, engine, o); err != nil {
+		return err
+	}
 
 	began := time.Now()
 	placed := make(chan struct{})
@@ -285,6 +292,23 @@ func demo(ctx context.Context, s *screen, o *devOptions) (err error) {
 		s.Result(line)
 	}
 	return err
+}
+
+// serveDemo lets the operator's commands reach the demo. Another one may have the usual address already.
+func serveDemo(ctx context.Context, s *screen, engine *orchestrator.Engine, o *devOptions) error {
+	at, _, err := api.Listen(ctx, o.api, api.New(engine))
+	if err != nil && !o.apiSet {
+		at, _, err = api.Listen(ctx, "127.0.0.1:0", api.New(engine))
+	}
+	if err != nil {
+		return fmt.Errorf("--api %s: %w", o.api, err)
+	}
+	hint := ""
+	if at != defaultAPI {
+		hint = " --api " + at
+	}
+	s.Note("api: http://%s (try: skald get%s)", at, hint)
+	return nil
 }
 
 // ready waits until this node decides for every shard. Another node of the same application may hold some;

@@ -23,7 +23,7 @@ func main() {
 		os.Exit(exitInterrupted) // who asks twice does not want to wait for a clean end
 	}()
 	e := &env{
-		stdout: os.Stdout, stderr: os.Stderr, getenv: os.Getenv, environ: os.Environ,
+		stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, getenv: os.Getenv, environ: os.Environ,
 		stdoutTTY: term.IsTerminal(int(os.Stdout.Fd())),
 		stderrTTY: term.IsTerminal(int(os.Stderr.Fd())),
 		width: func() int {

@@ -1,4 +1,5 @@
-// Package api is what a node says over HTTP: whether it lives, and whether it is ready. A program sets
+// Package api is what a node says over HTTP: whether it lives, whether it is ready, and what operators ask it and tell it
+// to do. A program sets
 //
 //	config.HTTP = func(e *orchestrator.Engine) http.Handler { return api.New(e) }
 //
@@ -22,7 +23,7 @@ type Node interface {
 	Health() orchestrator.Health
 }
 
-// Server is an http.Handler with /livez and /readyz, and what is added. It is safe for concurrent use once it serves.
+// Server is an http.Handler with /livez and /readyz, with /v1/ for operators, and with what is added. It is safe for concurrent use once it serves.
 type Server struct {
 	node Node
 	mux  *http.ServeMux
@@ -31,11 +32,14 @@ type Server struct {
 // MaxBody bounds the body of a request, in bytes.
 const MaxBody = 1 << 20
 
-// New makes a Server for a node.
+// New makes a Server for a node. That of an engine answers operators as well, on the same machine: see Operator.
 func New(n Node) *Server {
 	s := &Server{node: n, mux: http.NewServeMux()}
 	s.mux.HandleFunc("GET /livez", s.live)
 	s.mux.HandleFunc("GET /readyz", s.ready)
+	if e, ok := n.(Engine); ok {
+		s.Handle("/v1/", NewOperator(e)) // which looks itself at who calls
+	}
 	return s
 }
 
