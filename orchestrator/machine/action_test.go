@@ -380,3 +380,43 @@ func TestPatchedDataHaveToBeTheDefinitions(t *testing.T) {
 		t.Errorf("the next command says %q: %v", n.Payload, err)
 	}
 }
+
+// FuzzMessage lets anything that can be read as a message of an inbox reach an instance, its key and its correlation.
+func FuzzMessage(f *testing.F) {
+	w := planned(f, "seq(a,all(paid:on=paid:within=1h,ok:signal=ok),each:n=2(b))")
+	w.start("K", "m1", "K")
+	w.reply(events.Reply{Command: events.CommandID{Node: 1, Execution: 1, Attempt: 1, Phase: events.Forward}, Outcome: events.ReplyDone})
+	w.arrives("K", "e1", "v")
+	w.deliver(0)
+	corr := w.m.correlationID("order", &sagas.EventPlan{Topic: "payments", Type: "paid"}, "K")
+	for _, m := range append(w.sent, &events.InboxMessage{Kind: events.InboxTaken, To: corr, From: events.Waiter{Instance: w.id, Node: 3, Execution: 1}, EventID: "e1"}) {
+		f.Add(m.Encode(nil))
+	}
+	for _, kind := range []string{"signal", "retry", "resolve", "skip", "compensate", "cancel", "suspend", "resume", "terminate", "patch-data"} {
+		for _, args := range []map[string]string{{"id": "1"}, {"id": "2", "step": "b[1]", "outcome": "done", "payload": "{}"}, {"id": "3", "key": "K", "name": "ok", "payload": "x"}, {"id": "4", "step": "a", "outcome": "rejected"}} {
+			f.Add(w.actionOf(kind, args, nil).Encode(nil))
+		}
+	}
+	w.quiet = true
+	f.Fuzz(func(t *testing.T, b []byte) {
+		m, err := events.DecodeInboxMessage(b)
+		if err != nil || m.To.IsZero() {
+			return
+		}
+		d := w.m.Message(w, w.now, m)
+		if d == nil {
+			t.Fatal("it finds the rows corrupt")
+		}
+		if d.Outcome != events.Applied && (d.Reason == "" || len(d.Rows)+len(d.Emits) > 0) {
+			t.Fatalf("half of it is done: %s", w.print(d))
+		}
+		value := (&events.Record{Kind: events.KindDecision, Seq: 1, Time: w.now, Decision: d}).Encode(nil)
+		rec, err := events.DecodeRecord(value)
+		if err != nil || len(value) > w.m.cfg.MaxRecord+4000 {
+			t.Fatalf("%d bytes: %v", len(value), err)
+		}
+		if out, err := events.Outgoing("shop", rec); err != nil || len(out) != len(d.Emits) {
+			t.Fatalf("%d go out: %v", len(out), err)
+		}
+	})
+}

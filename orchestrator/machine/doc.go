@@ -7,7 +7,7 @@
 //
 // # The way of an input
 //
-// Route (route.go) says what a message is and whose it is. Start, Reply, Timer and Refused (decide.go) open
+// Routes (route.go) says what a message is and whose it is. Start, Reply, Message, Timer and Refused (decide.go) open
 // a working set over the instance's rows, change it, and print what changed. They give nil when a row cannot
 // be read: the store is corrupt, and the caller discards it and rebuilds.
 //
@@ -19,6 +19,15 @@
 //
 // step.go is a step's life: its attempts and their outcomes (L19); reply.go, what a reply may still say at
 // each moment of it; retry.go, when the next attempt is due.
+//
+// # Entities
+//
+// An instance is not the only entity of a shard. Events that sagas wait for go to correlations (correlate.go), which
+// offer them to Waits (wait.go): Event and Message decide on those. Which instance of a key lives stands in the row of
+// the key (key.go). Entities talk by messages through inboxes, on one shard as well, and a decision changes rows of its
+// own entity, of keys, and of answers alone (entity.go).
+//
+// What operators do is a message too (action.go); signals that come before their Wait stand in a queue (queue.go).
 //
 // # Parked
 //
