@@ -130,16 +130,11 @@ func (c Config) withDefaults() (Config, []*sagas.Plan, error) {
 		errs = append(errs, errors.New("no definition: an engine without sagas has nothing to do"))
 	}
 	var plans []*sagas.Plan
-	starts := map[string]string{}
 	for _, d := range c.Definitions {
 		p, err := d.Plan()
 		if err != nil {
 			errs = append(errs, err)
 			continue
-		}
-		at := p.Start.Topic + " " + p.Start.Type
-		if other, taken := starts[at]; taken && other != p.Name {
-			errs = append(errs, fmt.Errorf("definitions %s and %s both start on topic %s, type %q", other, p.Name, p.Start.Topic, p.Start.Type))
 		}
 		if slices.ContainsFunc(plans, func(o *sagas.Plan) bool { return o.Name == p.Name && o.Version == p.Version }) {
 			errs = append(errs, fmt.Errorf("definition %s version %s is listed twice", p.Name, p.Version))
@@ -147,7 +142,6 @@ func (c Config) withDefaults() (Config, []*sagas.Plan, error) {
 		if slices.Contains(c.Retired, p.Name) {
 			errs = append(errs, fmt.Errorf("definition %s is listed and retired", p.Name))
 		}
-		starts[at] = p.Name
 		plans = append(plans, p)
 	}
 	return c, plans, errors.Join(errs...)
