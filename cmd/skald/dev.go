@@ -8,6 +8,7 @@ import (
 	"flag"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"os"
 	"strings"
 	"sync"
@@ -62,7 +63,7 @@ wrong flags; 130 when --once was interrupted.`,
 		f.Int64Var(&o.seed, "seed", 1, "decides who is slow, and who dies `N`")
 		f.StringVar(&o.from, "from", "latest", "where a first start reads a topic of orders that is there already: latest or earliest `WHERE`")
 		f.BoolVar(&o.calm, "calm", false, "no slowness and no crashes")
-		f.StringVar(&o.metrics, "metrics", "", "serve /metrics for Prometheus there; port 0 is any free one `ADDR`")
+		f.StringVar(&o.metrics, "metrics", "", "serve /metrics for Prometheus there as well, beside the API; port 0 is any free one `ADDR`")
 		f.BoolVar(&o.verbose, "verbose", false, "log what the engine does, on stderr")
 		o.out = outputFlag(f)
 		conn := &connection{flags: f}
@@ -260,7 +261,7 @@ func demo(ctx context.Context, s *screen, o *devOptions) (err error) {
 	if err := ready(ctx, s, engine, shards, failed); err != nil {
 		return err
 	}
-	if err := serveDemo(work, s, engine, o); err != nil {
+	if err := serveDemo(work, s, engine, told.Handler(), o); err != nil {
 		return err
 	}
 
@@ -295,10 +296,12 @@ func demo(ctx context.Context, s *screen, o *devOptions) (err error) {
 }
 
 // serveDemo lets the operator's commands reach the demo. Another one may have the usual address already.
-func serveDemo(ctx context.Context, s *screen, engine *orchestrator.Engine, o *devOptions) error {
-	at, _, err := api.Listen(ctx, o.api, api.New(engine))
+func serveDemo(ctx context.Context, s *screen, engine *orchestrator.Engine, metrics http.Handler, o *devOptions) error {
+	node := api.New(engine)
+	node.Handle("GET /metrics", metrics)
+	at, _, err := api.Listen(ctx, o.api, node)
 	if err != nil && !o.apiSet {
-		at, _, err = api.Listen(ctx, "127.0.0.1:0", api.New(engine))
+		at, _, err = api.Listen(ctx, "127.0.0.1:0", node)
 	}
 	if err != nil {
 		return fmt.Errorf("--api %s: %w", o.api, err)
