@@ -386,6 +386,10 @@ func (w *work) retry(a *events.Action) {
 		r.Base = r.Undo.Attempts
 		w.attemptUndo(n, r)
 	case CodeRetriableRejected, CodeRetriableGaveUp, CodePivotUnknown:
+		if n.Kind != sagas.KindStep {
+			w.corrupt = true // only a step is parked for that
+			return
+		}
 		if a.Payload != nil {
 			w.executeAnew(n, r, a.Payload)
 			return
@@ -647,8 +651,16 @@ func (w *work) suspend(a *events.Action) {
 // terminate ends the instance at once, and lists what it owes.
 func (w *work) terminate() (owed string) {
 	var list []string
+	missing := 0
 	for id := range max(w.head.NextNode, uint32(len(w.plan.Nodes))) {
 		r := w.row(id)
+		if missing++; r.stored {
+			missing = 0
+		}
+		if missing > 3*len(w.plan.Nodes) { // a block has the row of its body: that many missing ones were never taken
+			w.corrupt = true
+			return ""
+		}
 		if r.Status == 0 || r.Status == events.NodeUndone {
 			continue
 		}

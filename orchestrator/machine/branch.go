@@ -30,8 +30,11 @@ func (w *work) choose(n place) {
 		}
 		if holds && i < len(n.Children) {
 			taken, what = i, strconv.Itoa(i)
-			if i < len(n.Cases) {
+			switch {
+			case i < len(n.Cases) && n.Cases[i] != "":
 				what = n.Cases[i]
+			case cond == nil:
+				what = "otherwise"
 			}
 			break
 		}

@@ -3,6 +3,7 @@ package machine
 import (
 	"bytes"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/skald-io/skald/events"
@@ -152,7 +153,7 @@ func (c *chaos) scribble(n *events.NodeState) {
 		case 11:
 			n.Lost = c.number()
 		case 12:
-			n.NextHeld = c.number()
+			n.NextHeld, n.NextWait = c.number(), c.number()
 		case 13:
 			n.Item = []byte("scribble")
 		case 14:
@@ -172,7 +173,7 @@ func (c *chaos) scribbleHead(h *events.Head) {
 	case 2:
 		h.NextNode = c.number()
 	case 3:
-		h.Held = c.number()
+		h.Held, h.Waits = c.number(), c.number()
 	case 4:
 		h.Partial = !h.Partial
 	case 5:
@@ -191,7 +192,25 @@ func (c *chaos) tryAll(refs []events.RowRef) (found int) {
 			c.t.Fatalf("%d emissions", len(d.Emits))
 		}
 	}
+	message := func(m events.InboxMessage) {
+		m.To, m.Time = w.id, w.now
+		try(w.m.Message(w, w.now, &m))
+	}
+	for _, a := range []events.Action{{Kind: events.ActionSignal, Name: "go"}, {Kind: events.ActionRetry}, {Kind: events.ActionSkip}, {Kind: events.ActionCompensate},
+		{Kind: events.ActionResolve, Outcome: "done"}, {Kind: events.ActionSuspend}, {Kind: events.ActionResume}, {Kind: events.ActionTerminate}} {
+		a.ID = "damage"
+		message(events.InboxMessage{Kind: events.InboxAction, Action: &a})
+	}
+	for _, n := range w.plan.Nodes {
+		if n.Kind == sagas.KindTry {
+			message(events.InboxMessage{Kind: events.InboxAction, Action: &events.Action{ID: "damage", Kind: events.ActionCompensate, Name: n.Name + strings.Repeat("[0]", c.rnd.IntN(2))}})
+		}
+	}
 	for _, ref := range refs {
+		if ref.Part == events.PartNode {
+			from := events.Waiter{Instance: w.id, Node: uint32(ref.N), Execution: 1}
+			message(events.InboxMessage{Kind: events.InboxOffer, From: from, Correlation: events.InstanceID{1}, EventID: "e", Payload: []byte("v")})
+		}
 		if due := w.rows[ref].due; due != 0 {
 			try(w.m.Timer(w, max(w.now, due), Timer{w.id, ref, due}))
 		}

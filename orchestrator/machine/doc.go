@@ -15,7 +15,12 @@
 // ends goes up to its parent, which decides in constant time what is next: forward.go, backward.go. A
 // walk never looks at more nodes than the ones it starts, undoes or passes, so the cost of a decision does
 // not depend on the size of the instance (L17). When a decision has done enough it writes the current time
-// as the due time of the Seq or All it stands at, and that timer goes on.
+// as the due time of the node with children it stands at, and that timer goes on.
+//
+// A node works in a place (place.go): the plan's own, or, in a loop, one of its iterations', with rows of their own.
+// fork.go says when All and ForEach begin and end, loop.go how bodies are repeated and what their functions see,
+// branch.go Choose, Require, Try and Emit. A scope of a running instance can go back (scope.go): then the direction
+// is not the instance's, but that of the nodes above.
 //
 // step.go is a step's life: its attempts and their outcomes (L19); reply.go, what a reply may still say at
 // each moment of it; retry.go, when the next attempt is due.

@@ -265,7 +265,7 @@ func (w *work) undone(n place, r *row, attempt uint32) {
 
 // undoable finds out rows of steps that are said to be undone and owe nothing that could be.
 func (w *work) undoable(n place, r *row) bool {
-	if r.Undo == nil || n.Step.Undo == nil {
+	if n.Step == nil || r.Undo == nil || n.Step.Undo == nil {
 		w.corrupt = true
 	}
 	return !w.corrupt

@@ -284,16 +284,17 @@ func (w *work) listWait(r *row) {
 // signalWait finds an open Wait for a signal, the one that began last, or the one in the row that only names.
 func (w *work) signalWait(name string, only *row) *row {
 	var before *row
+	looked := 0
 	for at := w.head.Waits; at != 0 && !w.corrupt; {
 		r := w.row(at - 1)
-		if r.NextWait == 0 {
+		if looked++; r.NextWait == 0 || looked > len(w.rows) { // not of the list, or the list is a ring
 			w.corrupt = true
 			return nil
 		}
 		next := r.NextWait - 1
 		n, ok := w.placeOf(r)
 		switch {
-		case !ok:
+		case !ok || n.Kind != sagas.KindWait:
 			w.corrupt = true
 		case r.Status != events.NodeActive:
 			r.NextWait, r.dirty = 0, true
