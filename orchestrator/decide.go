@@ -182,6 +182,9 @@ func (s *Shard) unwrap(m *events.Message, r *received) (err error) {
 		return err
 	}
 	original, _, ok := events.UnwrapQuarantined(&r.original)
+	if mutant.On("shard-redriven-under-a-new-name") {
+		original.Offset++
+	}
 	if !ok {
 		return &events.PoisonError{Code: events.PoisonForward, Detail: "what comes back from quarantine says where it was read, and why it was put aside"}
 	}

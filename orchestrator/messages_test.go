@@ -145,3 +145,40 @@ func TestAMessageForAnotherShardIsQuarantined(t *testing.T) {
 		t.Errorf("%d records in quarantine, want 2", n)
 	}
 }
+
+// L22, G10: an action is answered when its decision is durable, not before; the same one again is answered as the first.
+func TestAnActionIsAnsweredOnceItIsDurable(t *testing.T) {
+	var answers []Answer
+	st := newStory(t, 1, oneStep)
+	st.tune = func(c *ShardConfig) { c.Acted = func(a Answer) { answers = append(answers, a) } }
+	a := st.open(0, "a")
+	st.order(0, "x")
+	must(t, st.turn(a))
+	var id events.InstanceID
+	for id = range st.heads(0) {
+	}
+	act := func(kind events.ActionKind) {
+		msg := events.InboxMessage{Kind: events.InboxAction, To: id, Action: &events.Action{ID: "a-1", Kind: kind, Who: "alice"}}
+		m := events.WrapMessage(msg.Encode(nil), id, nil)
+		m.Topic = "shop.inbox"
+		st.kafka.put(m)
+	}
+	st.kafka.manual = true
+	act(events.ActionSuspend)
+	must(t, st.turn(a))
+	if len(answers) != 0 {
+		t.Fatalf("it is answered %+v before the journal has it", answers)
+	}
+	st.kafka.flush()
+	st.kafka.manual = false
+	must(t, st.turn(a))
+	act(events.ActionSuspend) // once more, and by another owner
+	must(t, st.turn(a))
+	b := st.open(0, "b")
+	act(events.ActionSuspend)
+	must(t, st.turn(b))
+	if len(answers) != 3 || !answers[0].Done || answers[0].Instance != id || answers[1] != answers[0] || answers[2] != answers[0] {
+		t.Errorf("it is answered %+v", answers)
+	}
+	st.wantStates(0, events.Suspended)
+}

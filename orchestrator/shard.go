@@ -450,6 +450,10 @@ func (s *Shard) decide(id events.InstanceID, d *events.Decision, in events.Input
 	}
 	d.Input = in
 	s.append(&events.Record{Kind: events.KindDecision, Decision: d})
+	if in.Kind == events.InputAction && s.cfg.Acted != nil && mutant.On("shard-action-answered-before-ack") {
+		a, _ := answerIn(&events.Record{Decision: d})
+		s.cfg.Acted(a)
+	}
 	return nil
 }
 

@@ -30,6 +30,8 @@ var shardMutants = []Mutant{
 	{"shard-forward-taken-twice", "L7", "a forward that arrives twice is taken twice", Test{"orchestrator", "^TestAForwardIsTakenOnce$"}},
 	{"shard-first-part-finishes", "L6", "what was decided here of an input finishes it, whatever is still to be decided or forwarded", Test{"orchestrator", "^TestAPositionDoesNotPassAnEventOfWhichAForwardIsOpen$"}},
 	{"shard-low-mark-passes-messages", "L7", "the low mark of a message passes others that are on their way", Test{"orchestrator", "^TestALowMarkDoesNotPassAMessageOnItsWay$"}},
+	{"shard-action-answered-before-ack", "L22, G10", "an action is answered before what was decided on it is durable", Test{"orchestrator", "^TestAnActionIsAnsweredOnceItIsDurable$"}},
+	{"shard-redriven-under-a-new-name", "L23", "what comes back from quarantine is another message than the one that was read", Test{"orchestrator", "^TestWhatComesBackFromQuarantineIsTakenOnceAsItWasReadFirst$"}},
 	{"shard-origin-passes-quarantine", "L7", "the low mark of an origin passes a forward that is still being quarantined", Test{"orchestrator", "^TestAForwardThatWasBeingQuarantinedIsNotADuplicate$"}},
 	{"shard-start-not-journaled", "L8", "a first position is not journaled before the first poll", Test{"orchestrator", "^TestAStartPositionIsJournaledBeforeTheFirstPoll$"}},
 	{"shard-timers-before-backlog", "L10", "timers fire before the inputs that waited are decided", Test{"orchestrator", "^TestTimersWaitForTheBacklog$"}},
