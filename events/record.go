@@ -127,6 +127,24 @@ type Decision struct {
 	Unknown  []byte
 }
 
+// NeedsFormat is the oldest journal format that can say this decision.
+func (d *Decision) NeedsFormat() uint8 {
+	if d.Input.More {
+		return 2
+	}
+	for i := range d.Emits {
+		if k := d.Emits[i].Kind; k == EmitMessage || k == EmitEvent {
+			return 2
+		}
+	}
+	for i := range d.Rows {
+		if r := &d.Rows[i]; r.Gone || !r.Of.IsZero() {
+			return 2
+		}
+	}
+	return 1
+}
+
 // InputKind tells where an input came from.
 type InputKind uint8
 

@@ -29,6 +29,7 @@ const (
 	CodeStoreLocked      = "store-locked"
 
 	CodeDefinitionMissing = "definition-missing" // of inputs that wait for one
+	CodeFormatAwaited     = "format-awaited"     // of inputs that wait for a newer format of the journal
 
 	CodePositionLost    = "position-lost"    // of an input, which halts
 	CodeCorruptInstance = "corrupt-instance" // also the reason with which its inputs are ignored

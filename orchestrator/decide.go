@@ -217,9 +217,9 @@ func (s *Shard) takeMessage(in *input, m *events.Message, r *received) error {
 	if len(s.hooks.accepted) > 0 {
 		s.inputHeaders = r.message.Trace
 	}
-	d := s.cfg.Machine.Message(s.overlay, s.now(), r.message)
+	d := s.sayable(s.cfg.Machine.Message(s.overlay, s.now(), r.message))
 	if d != nil && d.Outcome == machine.Waits && s.overlay.err == nil {
-		s.wait(in, m.Offset, r.origin, s.definitionOf(r.message.To))
+		s.wait(in, m.Offset, r.origin, s.awaited(d, r.message.To))
 		return nil
 	}
 	if d != nil && s.overlay.err == nil && d.Outcome == events.Quarantined {
@@ -278,6 +278,13 @@ func (s *Shard) takeRouted(in *input, m *events.Message, r *received, routes []m
 	if r.origin != nil {
 		away = 0
 	}
+	if here > 0 && here+away+len(bad) > 1 {
+		// Several records answer it, which the first format cannot say.
+		if d := s.sayable(&events.Decision{Input: events.Input{More: true}}); d.Outcome == machine.Waits {
+			s.wait(in, m.Offset, r.origin, events.DefinitionRef{})
+			return nil
+		}
+	}
 	for i := range routes {
 		x := &routes[i]
 		if here == 0 || x.Kind == events.InputNone || x.Instance.Shard(s.cfg.Shards) != s.cfg.ID {
@@ -285,7 +292,7 @@ func (s *Shard) takeRouted(in *input, m *events.Message, r *received, routes []m
 		}
 		d, id := s.decideRoute(x, &r.original)
 		if d != nil && d.Outcome == machine.Waits && s.overlay.err == nil {
-			ref := s.definitionOf(x.Instance)
+			ref := s.awaited(d, x.Instance)
 			waits = &ref
 			continue
 		}
@@ -318,11 +325,12 @@ func (s *Shard) decideRoute(x *machine.Route, original *events.Message) (d *even
 	switch {
 	case x.Start != nil:
 		s.hooks.traced(s.cfg.ID, x.Start)
-		return s.cfg.Machine.Start(s.overlay, s.now(), *x.Start), x.Start.MessageID
+		x.Start.Keyless = s.cfg.Meta.Level() < 2
+		return s.sayable(s.cfg.Machine.Start(s.overlay, s.now(), *x.Start)), x.Start.MessageID
 	case x.Event != nil:
-		return s.cfg.Machine.Event(s.overlay, s.now(), *x.Event), x.Event.MessageID
+		return s.sayable(s.cfg.Machine.Event(s.overlay, s.now(), *x.Event)), x.Event.MessageID
 	}
-	return s.cfg.Machine.Reply(s.overlay, s.now(), *x.Reply), events.MessageIDOf(original)
+	return s.sayable(s.cfg.Machine.Reply(s.overlay, s.now(), *x.Reply)), events.MessageIDOf(original)
 }
 
 // takeElsewhere forwards a record once to each other shard that it concerns, and puts it aside for those who cannot

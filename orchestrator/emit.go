@@ -194,11 +194,11 @@ func (s *Shard) emitted(rec *events.Record, n int, m *events.Message, e *emissio
 	var id events.CommandID
 	if em := &rec.Decision.Emits[n]; err != nil && em.Kind == events.EmitCommand {
 		id = events.CommandID{Instance: rec.Decision.Instance, Node: em.Node, Execution: em.Execution, Attempt: em.Attempt, Phase: em.Phase}
-		d = s.cfg.Machine.Refused(s.overlay, s.now(), machine.Refusal{Command: id, Code: "refused", Message: events.Cut(err.Error(), events.MaxMessage)})
+		d = s.sayable(s.cfg.Machine.Refused(s.overlay, s.now(), machine.Refusal{Command: id, Code: "refused", Message: events.Cut(err.Error(), events.MaxMessage)}))
 		if d != nil && d.Outcome == machine.Waits && s.overlay.err == nil {
 			// Progress does not pass it, so the next owner emits it again and is refused again.
 			s.emits.open--
-			s.tellWaiting(s.definitionOf(id.Instance))
+			s.tellWaiting(s.awaited(d, id.Instance))
 			return nil
 		}
 	}

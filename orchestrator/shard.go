@@ -261,6 +261,9 @@ func (s *Shard) sleep(ctx context.Context, wait time.Duration) {
 // arrives. Its order is the loop's: what was acknowledged is emitted, and applied when it is time, before
 // more is decided.
 func (s *Shard) Turn(ctx context.Context) (wait time.Duration, err error) {
+	if s.absent.format && s.cfg.Meta.Level() == events.Format {
+		return 0, errLevelRaised
+	}
 	s.mail.mu.Lock()
 	acks, records, done := s.mail.acks, s.mail.records, s.mail.done
 	s.mail.acks, s.mail.records, s.mail.done = nil, nil, nil

@@ -49,9 +49,9 @@ func (s *Shard) fire() (more bool, err error) {
 		for _, h := range s.hooks.timer {
 			h.TimerFired(s.cfg.ID, time.Duration(now-t.Due)*time.Millisecond)
 		}
-		d := s.cfg.Machine.Timer(s.overlay, now, t)
+		d := s.sayable(s.cfg.Machine.Timer(s.overlay, now, t))
 		if d != nil && d.Outcome == machine.Waits && s.overlay.err == nil {
-			s.passOver(t.Instance)
+			s.passOver(d, t.Instance)
 			continue
 		}
 		in := events.Input{Kind: events.InputTimer, Row: t.Row, Due: t.Due, MessageID: fmt.Sprintf("timer-%s-%d", t.Instance, s.ahead.Seq+1)}

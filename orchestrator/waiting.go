@@ -1,8 +1,11 @@
 package orchestrator
 
 import (
+	"errors"
+
 	"github.com/skald-io/skald/events"
 	"github.com/skald-io/skald/internal/mutant"
+	"github.com/skald-io/skald/orchestrator/machine"
 )
 
 // maxWaiting bounds the inputs of one partition that wait for a definition. Beyond it the partition stands still: no
@@ -16,6 +19,7 @@ type absent struct {
 	instances map[events.InstanceID]bool // with timers that were passed over
 	told      map[string]bool            // definitions by name, version and hash
 	waiting   int64
+	format    bool // some wait for a newer format of the journal
 }
 
 // leave takes the shard's share out of the node's count.
@@ -42,18 +46,42 @@ func (s *Shard) wait(in *input, offset int64, origin *events.Origin, ref events.
 	}
 }
 
+// errLevelRaised ends a shard in which inputs waited for a newer format: it is opened again and takes them up.
+var errLevelRaised = errors.New("the journal's format was raised: inputs that waited for it are taken up")
+
+// sayable gives the decision, or, when the application's level has no words for it, one that waits: older builds
+// are still about, and would read the record wrongly (L13). Only what no older build could have begun waits so.
+func (s *Shard) sayable(d *events.Decision) *events.Decision {
+	if d == nil || d.NeedsFormat() <= s.cfg.Meta.Level() || mutant.On("shard-writes-beyond-the-level") {
+		return d
+	}
+	if !s.absent.format {
+		s.absent.format = true
+		s.log.Warn("inputs wait until every node of the application reads the newer format of the journal", "code", CodeFormatAwaited, "level", s.cfg.Meta.Level(), "needs", d.NeedsFormat(), "instance", d.Instance)
+	}
+	return &events.Decision{Outcome: machine.Waits, Instance: d.Instance, Reason: CodeFormatAwaited}
+}
+
+// awaited is the definition that a decision waits for; the zero value when it is not a definition that it waits for.
+func (s *Shard) awaited(d *events.Decision, id events.InstanceID) events.DefinitionRef {
+	if d.Reason == CodeFormatAwaited {
+		return events.DefinitionRef{}
+	}
+	return s.definitionOf(id)
+}
+
 // passOver remembers an instance whose timers nobody here can decide.
-func (s *Shard) passOver(id events.InstanceID) {
+func (s *Shard) passOver(d *events.Decision, id events.InstanceID) {
 	if s.absent.instances == nil {
 		s.absent.instances = map[events.InstanceID]bool{}
 	}
 	s.absent.instances[id] = true
-	s.tellWaiting(s.definitionOf(id))
+	s.tellWaiting(s.awaited(d, id))
 }
 
 func (s *Shard) tellWaiting(ref events.DefinitionRef) {
 	key := events.DefinitionKey(ref)
-	if s.absent.told[key] {
+	if ref.Name == "" || s.absent.told[key] {
 		return
 	}
 	if s.absent.told == nil {

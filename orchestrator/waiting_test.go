@@ -1,6 +1,7 @@
 package orchestrator
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -286,5 +287,46 @@ func TestAnOwnerWritesTheFormatOfTheLevel(t *testing.T) {
 	if got := written(); !slices.Equal(got, []byte{1, 2}) {
 		t.Fatalf("formats %v once every node reads format 2", got)
 	}
+	st.wantRebuilt(0)
+}
+
+// L13: what only the newer format can say waits for it, and neighbours go on; no older build ever meets it.
+func TestWhatTheLevelCannotSayWaitsUntilItCan(t *testing.T) {
+	told := sagas.NewEvent[order]("orders-told", "Told")
+	telling := sagas.Define("telling", "1", sagas.StartOn(sagas.NewEvent[orderPlaced]("orders", "Telling"), func(e orderPlaced) order { return order(e) }),
+		sagas.Emit("tell", told, func(o order) order { return o }))
+	st := newStory(t, 1, known)
+	plans := plansOf(t, telling, known)
+	m := knows(t, st.kafka, plans, plans)
+	level := func(n uint32) {
+		m.Records(m.tp, []events.Message{{Offset: m.state.Next, Key: []byte(events.LevelKey), Value: (&events.MetaRecord{Level: &events.FormatLevel{Level: n}}).Encode(nil)}})
+	}
+	level(1)
+	st.tune = func(c *ShardConfig) {
+		c.Machine = machine.New(machine.Config{App: app, Slots: st.shards * events.SlotsPerShard, Plans: plans})
+		c.Meta = m
+	}
+	r := &rolling{story: st}
+	sh := st.open(0, "new")
+	r.event(0, "Telling", "t")
+	r.event(0, "Placed", "p")
+	r.settle(sh)
+	r.want(0, "telling")
+	r.want(0, "known", events.Running)
+	for _, rec := range st.kafka.part(TopicPartition{"shop.journal", 0}).records {
+		x, err := events.DecodeRecord(rec.Value)
+		must(t, err)
+		if x.Format != 1 || x.Decision != nil && x.Decision.NeedsFormat() > 1 {
+			t.Fatalf("record %d, of format %d, needs another", x.Seq, x.Format)
+		}
+	}
+	level(2)
+	if err := st.turn(sh); !errors.Is(err, errLevelRaised) {
+		t.Fatalf("after the level was raised the shard ends with %v", err)
+	}
+	sh = st.open(0, "new")
+	r.settle(sh)
+	r.want(0, "telling", events.Completed)
+	r.want(0, "known", events.Running)
 	st.wantRebuilt(0)
 }

@@ -19,6 +19,7 @@ var shardMutants = []Mutant{
 	{"shard-waiting-holds-timers", "G11, L12", "what waits for its definition keeps the timers of its neighbours from firing", Test{"orchestrator", "^TestRollingBackAndForthParksAndLosesNothing$"}},
 	{"shard-origin-passes-waiting", "L7, L12", "a later forward's low mark passes one that waits for its definition", Test{"orchestrator", "^TestAForwardWaitsForItsDefinitionAndIsNotTakenForADuplicate$"}},
 	{"shard-begins-when-it-is-opened", "L8", "a shard begins to read a topic where it ends when the shard is opened, not when the definition was published", Test{"orchestrator", "^TestAShardThatReadsATopicLaterThanOthersMissesNothing$"}},
+	{"shard-writes-beyond-the-level", "L13", "a decision is written that the application's format cannot say", Test{"orchestrator", "^TestWhatTheLevelCannotSayWaitsUntilItCan$"}},
 	{"shard-writes-the-newest-format", "L13", "an owner writes the newest format it knows", Test{"orchestrator", "^TestAnOwnerWritesTheFormatOfTheLevel$"}},
 	{"shard-emit-before-ack", "G5, L14", "commands leave before their decision is acknowledged", Test{"orchestrator", "^TestNothingIsEmittedBeforeItsRecordIsAcknowledged$"}},
 	{"shard-ack-ignored", "G9, L3", "the offset of an ack is not looked at", Test{"orchestrator", "^TestAPausedOwnerThatWakesChangesNothing$"}},

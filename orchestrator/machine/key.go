@@ -41,6 +41,9 @@ func (w *work) key(id events.InstanceID) *events.KeyState {
 // keyAllows asks the policies of a start's definition. It gives nil when the instance may start, and else
 // what becomes of the start.
 func keyAllows(k *events.KeyState, in *Start) *events.Decision {
+	if in.Keyless {
+		return nil
+	}
 	p := in.Plan
 	refuse := func(ignore bool, reason string) *events.Decision {
 		d := &events.Decision{Outcome: events.Quarantined, Instance: in.Instance, Reason: reason}
@@ -80,6 +83,9 @@ func (w *work) setKey(id events.InstanceID, k *events.KeyState) {
 
 // keyStarts notes which instance of a key lives.
 func (w *work) keyStarts(k *events.KeyState, in *Start) {
+	if in.Keyless {
+		return
+	}
 	k.Definition, k.Key, k.Live = in.Plan.Name, in.Key, in.Instance
 	w.setKey(w.m.keyID(k.Definition, k.Key), k)
 }

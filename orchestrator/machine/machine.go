@@ -87,6 +87,9 @@ type Start struct {
 	MessageID string
 	Value     []byte
 	Trace     []events.Header
+	// Keyless: the journal is still written for builds that know nothing of keys. The instance starts whatever
+	// others its key has, and of its key nothing is noted.
+	Keyless bool
 }
 
 // Event is the input of a domain event that arrives at its correlation: the entity that keeps, for one
