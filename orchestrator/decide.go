@@ -408,7 +408,7 @@ func (s *Shard) sendForward(in *input, f *events.Message, offset int64) {
 	s.cfg.Kafka.Produce(f, func(err error) {
 		s.post(func(s *Shard) error {
 			switch {
-			case err == nil:
+			case err == nil, mutant.On("shard-failed-forward-counts"):
 				in.finish(offset)
 			case s.stopping: // it stays open: the next owner forwards it again
 			case errors.Is(err, ErrRefused):
