@@ -127,7 +127,7 @@ func (d *Description) explain(p *sagas.Plan) {
 		if n.Name = names[n.Row]; n.Name == "" && plan != nil {
 			n.Name = plan.Name
 		}
-		if n.owes() {
+		if n.owes() && d.State != events.Completed { // of what is completed nothing is undone any more
 			d.Owed = append(d.Owed, Owed{n.Name, n.Execution, n.Undo.Topic, n.Undo.Type, n.Undo.Payload, n.Undo.Attempts})
 		}
 		if d.State == events.Parked && d.ParkedNode == n.Row {
