@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/skald-io/skald/events"
+	"github.com/skald-io/skald/sagas"
 )
 
 // Options say what is known about the run beside the evidence.
@@ -19,15 +20,13 @@ type Options struct {
 	// Starts are the domain topics and, for each, which ce_types start a saga ("" is any event). Without it, every
 	// event of a type that started a saga once has to be answered.
 	Starts map[string][]string
-	// Plans are what is known of definitions, by name, space, version. With it forward and undo order are checked
-	// in full; without, only for steps that one decision ties together.
-	Plans map[string]Order
+	// Plans are what is known of definitions, by PlanName. With them forward and undo order, and what goes back on
+	// its own, are checked in full, and every event has to be answered by all who start on it or wait for it;
+	// without, only steps that one decision ties together are.
+	Plans map[string]*sagas.Plan
 	// PartialLedgers says that not all participants keep a ledger, so that a missing effect proves nothing.
 	PartialLedgers bool
 }
-
-// Order says whether step a of a plan comes before step b: b is never begun before a is done.
-type Order func(a, b string) bool
 
 // Check judges the evidence. It does not change it.
 func Check(e *Evidence, o Options) *Report {
@@ -42,16 +41,28 @@ func Check(e *Evidence, o Options) *Report {
 		trimmed:   map[int32]bool{},
 		starts:    map[string]map[string]bool{},
 		settledAt: map[int32]uint64{},
+		shapes:    map[string]*shape{},
+		accepted:  map[int32][]accepted{},
+		ent:       newEntities(),
+	}
+	for name, p := range o.Plans {
+		c.shapes[name] = shapeOf(p)
 	}
 	parts := e.parts(c.topics.Journal())
 	c.shards = len(parts)
 	c.readReplies()
+	whole := map[int32]bool{}
+	for _, p := range parts { // all of them first: one shard answers what another says
+		whole[p.Partition], c.accepted[p.Partition] = c.fold(p.Partition, c.e.Logs[p])
+	}
 	for _, p := range parts {
-		c.shard(p)
+		c.shard(p, whole[p.Partition], c.accepted[p.Partition])
 	}
 	c.report.Shards = len(parts)
 	c.inputs()
 	c.sent()
+	c.messages()
+	c.emittedEvents()
 	c.effects()
 	c.endings()
 	slices.SortFunc(c.report.Violations, func(a, b Violation) int {
@@ -78,6 +89,10 @@ type check struct {
 	settledAt map[int32]uint64 // by shard: sequence up to which consequences can be expected
 	replies   map[events.CommandID][]events.ReplyOutcome
 	complete  bool // every reply is known
+
+	shapes   map[string]*shape
+	accepted map[int32][]accepted // by shard, in order
+	ent      entities
 }
 
 // answer is a decision that names an input.
@@ -109,9 +124,8 @@ type command struct {
 }
 
 // shard reads one journal and takes in all it says.
-func (c *check) shard(p Part) {
+func (c *check) shard(p Part, whole bool, records []accepted) {
 	log := c.e.Logs[p]
-	whole, records := c.fold(p.Partition, log)
 	if !whole {
 		c.trimmed[p.Partition] = true
 		c.report.limit("shard %d: its journal is known from offset %d on; what was decided before is not judged, nor are inputs, commands and effects that may belong to it", p.Partition, log.First)
@@ -162,6 +176,7 @@ func (c *check) decision(a *accepted, rs rows, whole bool) {
 	}
 	if !d.Instance.IsZero() {
 		c.onInstance(a, rs, whole)
+		c.entity(a, whole)
 	}
 }
 
@@ -229,6 +244,9 @@ func (c *check) sent() {
 	for _, d := range c.commands {
 		topics[d.emit.Topic] = true
 	}
+	for _, t := range c.ent.told {
+		topics[t.emit.Topic] = true
+	}
 	short := map[string]bool{} // topics of which not everything is known
 	for _, t := range slices.Sorted(keys(topics)) {
 		parts := c.e.parts(t)
@@ -273,6 +291,9 @@ func (c *check) sentCommand(m *events.Message) {
 	text, _ := m.Header(events.HeaderID)
 	bad := func(rule Rule, inst, step, format string, args ...any) {
 		c.report.add(Violation{Rule: rule, Topic: m.Topic, Partition: m.Partition, Offset: m.Offset, Instance: inst, Step: step, Detail: fmt.Sprintf(format, args...)})
+	}
+	if c.sentEvent(m) {
+		return
 	}
 	id, err := events.ParseCommandID(c.e.App, text)
 	if err != nil {

@@ -109,14 +109,17 @@ func (c *check) effects() {
 		}
 		for _, t := range slices.SortedFunc(keys(inst.tries), compareTries) {
 			x := inst.tries[t]
+			if inst.touched[x.step] || inst.touched[""] {
+				continue // an operator has said what became of it
+			}
 			done := applied[effectKey(id, x.step, t.execution, events.Forward)]
 			undone := applied[effectKey(id, x.step, t.execution, events.Compensate)]
 			switch inst.state {
 			case events.Completed:
-				if !done && !c.o.PartialLedgers {
+				if !done && !c.o.PartialLedgers && (!x.done.none() && x.undone.none() || !c.optional(inst, x)) {
 					inst.last.at(c, RuleCompleted, x.step, "the instance is completed without the step's effect")
 				}
-				if undone {
+				if undone && !c.optional(inst, x) {
 					inst.last.at(c, RuleCompleted, x.step, "the instance is completed, and the step's effect undone")
 				}
 			case events.Compensated:
@@ -169,12 +172,17 @@ func (c *check) endings() {
 		}
 		for _, t := range slices.SortedFunc(keys(inst.tries), compareTries) {
 			x := inst.tries[t]
+			optional := c.optional(inst, x)
 			switch inst.state {
 			case events.Completed:
-				if x.done.none() {
+				switch {
+				case inst.touched[x.step] || inst.touched[""]:
+				case optional && !c.settled(inst, t, x):
+					inst.last.at(c, RuleCompleted, x.step, "the instance is completed, and its step is neither done nor undone: %d of %d attempts rejected", len(x.rejected), x.attempts)
+				case !optional && x.done.none():
 					inst.last.at(c, RuleCompleted, x.step, "the instance is completed, and its step was commanded and never decided done")
 				}
-				if !x.undoing.none() {
+				if !x.undoing.none() && !optional {
 					inst.last.at(c, RuleCompleted, x.step, "the instance is completed, and its step's undo was decided")
 				}
 			case events.Compensated:
@@ -184,6 +192,12 @@ func (c *check) endings() {
 			}
 		}
 	}
+}
+
+// optional reports whether an instance can complete without a step, or without this execution of it.
+func (c *check) optional(inst *instance, x *execution) bool {
+	s := c.shapes[inst.plan]
+	return s != nil && s.optional(x.step) || len(inst.scopes) > 0 && (s == nil || inst.back)
 }
 
 func compareIDs(a, b events.InstanceID) int { return strings.Compare(string(a[:]), string(b[:])) }

@@ -20,6 +20,13 @@ func (c *check) inputs() {
 	for at := range c.answers {
 		topics[at.topic] = true
 	}
+	for _, plan := range c.o.Plans {
+		for _, n := range plan.Nodes {
+			if n.Wait != nil && n.Wait.Event != nil {
+				topics[n.Wait.Event.Topic] = true
+			}
+		}
+	}
 	for _, t := range slices.Sorted(keys(topics)) {
 		for _, p := range c.e.parts(t) {
 			c.input(p, inboxes)
@@ -106,7 +113,14 @@ func (c *check) input(p Part, inboxes map[place]forward) {
 	next := 0 // of marks
 	for i := range l.Records {
 		m := &l.Records[i]
-		if m.Offset < begin || m.Offset >= end || !c.wanted(m) {
+		if m.Offset < begin || m.Offset >= end {
+			continue
+		}
+		var to []events.InstanceID // correlations
+		if !inbox && p.Topic != c.topics.Replies() {
+			to = c.interested(m)
+		}
+		if len(to) == 0 && !c.wanted(m) {
 			continue
 		}
 		c.report.Inputs++
@@ -128,6 +142,12 @@ func (c *check) input(p Part, inboxes map[place]forward) {
 				bad(RuleUnanswered, "no accepted decision answers it")
 			}
 			continue
+		}
+		aside := slices.ContainsFunc(given, func(a answer) bool { return a.rec.Decision.Outcome == events.Quarantined })
+		for _, id := range to {
+			if !slices.ContainsFunc(given, func(a answer) bool { return a.rec.Decision.Instance == id }) && !aside && c.o.Quiescent && !c.anyTrimmed() {
+				bad(RuleUnanswered, "no accepted decision gives it to correlation %s, which it is for", id)
+			}
 		}
 		// Each entity that it is for answers once; dropped repetitions of a forward may be answered as such.
 		var real []answer

@@ -1,6 +1,8 @@
 package checker
 
 import (
+	"slices"
+
 	"github.com/skald-io/skald/events"
 )
 
@@ -26,8 +28,13 @@ type instance struct {
 	last         accepted // the last decision about it
 	purged       bool
 	started      int
-	entity       bool // it is no saga instance: a correlation, or a business key
-	acted        bool // an operator acted on it: what its steps did is then what the operator says
+	entity       bool            // it is no saga instance: a correlation, or a business key
+	touched      map[string]bool // steps that an operator resolved or skipped: what they did is what the operator says
+	pastPivot    bool            // an operator had it compensate although the pivot was decided
+	rows         map[uint32]row  // of nodes
+	scopes       map[uint32]bool // rows that went back on their own
+	offers       map[string]bool // ids of events that were offered to it
+	back         bool            // an operator sent it back to a save-point
 
 	refs     map[events.RowRef]bool
 	refusals map[events.RowRef]bool
@@ -62,6 +69,7 @@ func (c *check) instance(id events.InstanceID, shard int32) *instance {
 	inst := c.instances[id]
 	if inst == nil {
 		inst = &instance{id: id, shard: shard, refs: map[events.RowRef]bool{}, refusals: map[events.RowRef]bool{},
+			touched: map[string]bool{}, rows: map[uint32]row{}, scopes: map[uint32]bool{}, offers: map[string]bool{},
 			tries: map[try]*execution{}, nodes: map[uint32]uint32{}, opened: map[uint32]bool{}, causes: map[uint32][]uint32{}}
 		c.instances[id] = inst
 	}
@@ -144,14 +152,14 @@ func (c *check) onInstance(a *accepted, rs rows, whole bool) {
 	if inst.entity {
 		return // it has no states, and comes again after its purge
 	}
-	inst.acted = inst.acted || d.Input.Kind == events.InputAction
-
-	// An action that an ended instance refuses is written down with its answer, and so is what it makes of its key.
-	answers := d.Input.Kind == events.InputAction && len(nodes) == 0 && (head == nil || head.State == inst.state)
+	// An action that an ended instance refuses is written down with its answer, and so is what it makes of its key. An
+	// event that is offered to it is refused.
+	answers := (d.Input.Kind == events.InputAction || d.Input.Kind == events.InputMessage && !slices.ContainsFunc(d.Emits, func(e events.Emit) bool { return e.Kind != events.EmitMessage })) &&
+		len(nodes) == 0 && (head == nil || head.State == inst.state) || onlyAnswers(d)
 	if inst.final != 0 && changes(d) && !answers && !(d.Purge && len(rewritten) == 0 && len(d.Emits) == 0) {
 		a.at(c, RuleFinalAbsorbs, "", "it changes an instance that became %s at sequence %d", inst.state, inst.final)
 	}
-	if inst.purged && changes(d) {
+	if inst.purged && changes(d) && !answers {
 		a.at(c, RuleFinalAbsorbs, "", "it changes an instance that was purged")
 	}
 	if d.Purge {
@@ -167,10 +175,17 @@ func (c *check) onInstance(a *accepted, rs rows, whole bool) {
 		}
 		inst.head(head, a.rec.Seq)
 	}
+	c.businessKey(a, inst, head, whole)
 	inst.last = *a
+	back := c.scopes(a, inst, nodes)
 	c.entries(a, inst)
 	c.causes(a, inst, nodes)
-	c.emits(a, inst, head, nodes, was)
+	c.emits(a, inst, head, nodes, was, back)
+}
+
+// onlyAnswers reports whether a decision does nothing but forget what operators were answered.
+func onlyAnswers(d *events.Decision) bool {
+	return len(d.Emits)+len(d.Entries) == 0 && !d.Purge && !slices.ContainsFunc(d.Rows, func(r events.RowChange) bool { return r.Ref.Part != events.PartAnswer })
 }
 
 // timer holds a timer's decision against the row it belongs to.
@@ -205,6 +220,13 @@ func (c *check) entries(a *accepted, inst *instance) {
 		e := &d.Entries[n]
 		at := moment{a.rec.Seq, n}
 		switch e.Kind {
+		case events.EntryAction:
+			switch events.ActionKind(e.Code) {
+			case events.ActionResolve, events.ActionSkip:
+				inst.touched[e.Step] = true
+			case events.ActionCompensate:
+				inst.pastPivot = inst.pastPivot || inst.pivot != events.PivotAhead
+			}
 		case events.EntryStarted:
 			inst.started++
 			inst.partial = false
@@ -269,7 +291,7 @@ func orNewest(execution, newest uint32) uint32 {
 
 // founded asks for the reply that a done rests on.
 func (c *check) founded(a *accepted, inst *instance, e *events.Entry, x *execution) {
-	if !c.complete || inst.acted {
+	if !c.complete || inst.touched[e.Step] || inst.touched[""] {
 		return
 	}
 	n := x.attempts
@@ -320,8 +342,9 @@ func (c *check) causes(a *accepted, inst *instance, nodes map[uint32]*events.Nod
 
 // precedes reports whether step a was finished before step b could begin, as far as it can be known.
 func (c *check) precedes(inst *instance, a try, b try, ax, bx *execution) bool {
-	if before := c.o.Plans[inst.plan]; before != nil {
-		return before(ax.step, bx.step)
+	if s := c.shapes[inst.plan]; s != nil {
+		before, _ := s.before(ax.step, bx.step)
+		return before
 	}
 	seen := map[uint32]bool{}
 	todo := []uint32{b.node}
@@ -344,18 +367,19 @@ func (c *check) precedes(inst *instance, a try, b try, ax, bx *execution) bool {
 
 // stepBegins: by its plan, what comes before a step is done when it begins.
 func (c *check) stepBegins(a *accepted, inst *instance, x *execution, node uint32) {
-	before := c.o.Plans[inst.plan]
-	if before == nil || inst.partial {
+	s := c.shapes[inst.plan]
+	if s == nil || inst.partial {
 		return
 	}
 	for t, y := range inst.tries {
-		if t.node == node || y.commanded.none() {
+		if t.node == node && y.step == x.step || y.commanded.none() || y == x || inst.touched[y.step] || inst.touched[""] {
 			continue
 		}
-		if before(y.step, x.step) && y.done.none() {
+		if before, without := s.before(y.step, x.step); before && (without && !c.settled(inst, t, y) || !without && y.done.none()) {
 			a.at(c, RuleForwardOrder, x.step, "it begins before step %s is done", y.step)
 		}
-		if before(x.step, y.step) {
+		// Back at a save-point, what came after it is begun anew once it is undone.
+		if before, _ := s.before(x.step, y.step); before && !(len(inst.scopes) > 0 && (!y.owes() || !c.owing(inst, t))) {
 			a.at(c, RuleForwardOrder, x.step, "it begins after step %s, which it comes before", y.step)
 		}
 	}
@@ -364,7 +388,7 @@ func (c *check) stepBegins(a *accepted, inst *instance, x *execution, node uint3
 // undoBegins: whatever came after the step, and may have had an effect, is undone before (G4).
 func (c *check) undoBegins(a *accepted, inst *instance, x *execution, node uint32) {
 	for t, y := range inst.tries {
-		if t.node == node || !y.owes() || y.undos == 0 && !c.owing(inst, t) {
+		if y == x || t.node == node && y.step == x.step || !y.owes() || y.undos == 0 && !c.owing(inst, t) {
 			continue
 		}
 		if c.precedes(inst, try{node, inst.nodes[node]}, t, x, y) {
@@ -386,7 +410,7 @@ func (c *check) owing(inst *instance, t try) bool {
 }
 
 // emits takes in the commands that a decision issues.
-func (c *check) emits(a *accepted, inst *instance, head *events.Head, nodes map[uint32]*events.NodeState, was events.State) {
+func (c *check) emits(a *accepted, inst *instance, head *events.Head, nodes map[uint32]*events.NodeState, was events.State, back map[uint32]bool) {
 	d := a.rec.Decision
 	for i := range d.Emits {
 		e := &d.Emits[i]
@@ -410,16 +434,17 @@ func (c *check) emits(a *accepted, inst *instance, head *events.Head, nodes map[
 				continue
 			}
 			x.payload = n.Undo.Payload
-			switch {
-			case head.State == events.Running || head.State == events.Completed:
-				a.at(c, RuleUndoInForward, e.Step, "an undo is decided while the instance is %s", head.State)
-			case head.Pivot == events.PivotDone:
+			if head.State == events.Running || head.State == events.Completed {
+				c.wayBack(a, inst, head, e)
+			}
+			if head.Pivot == events.PivotDone && !inst.pastPivot {
 				a.at(c, RuleUndoPastPivot, e.Step, "an undo is decided after the pivot")
 			}
 			if e.Expiry != 0 {
 				a.at(c, RuleExpiry, e.Step, "an undo is decided with an end, %s", events.Timestamp(e.Expiry))
 			}
 		} else {
+			c.wayForward(a, inst, e, back)
 			if inst.compensating != 0 {
 				a.at(c, RuleForwardInUndo, e.Step, "a forward command is decided after sequence %d began to compensate (before it: %s)", inst.compensating, was)
 			}
@@ -427,6 +452,7 @@ func (c *check) emits(a *accepted, inst *instance, head *events.Head, nodes map[
 				a.at(c, RuleExpiry, e.Step, "a forward command is decided that expires at %d, at %d", e.Expiry, a.rec.Time)
 			}
 		}
+		c.labelled(a, inst, e)
 		id := x.id.Text(c.e.App)
 		if old := c.commands[id]; old != nil {
 			a.at(c, RuleDecidedTwice, e.Step, "command %s was decided at sequence %d already", id, old.rec.Seq)

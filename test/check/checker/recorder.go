@@ -167,7 +167,7 @@ func (r *Recorder) note(value []byte) {
 	if d := rec.Decision; d != nil {
 		want(d.Input.Topic)
 		for i := range d.Emits {
-			if d.Emits[i].Kind == events.EmitCommand {
+			if k := d.Emits[i].Kind; k == events.EmitCommand || k == events.EmitEvent {
 				want(d.Emits[i].Topic)
 			}
 		}

@@ -37,9 +37,14 @@ const (
 	RuleTimerEarly      Rule = "timer-early"      // no timer fires before it is due
 	RuleTimerTwice      Rule = "timer-twice"      // nor twice, nor without being set
 	RuleFinalAbsorbs    Rule = "final-absorbs"    // G6
-	RuleForwardInUndo   Rule = "forward-in-undo"  // G6: no forward command in a compensating instance
+	RuleForwardInUndo   Rule = "forward-in-undo"  // G6: no forward command in what compensates, an instance or a scope
 	RuleUndoPastPivot   Rule = "undo-past-pivot"  // G6
-	RuleUndoInForward   Rule = "undo-in-forward"  // no undo while the instance goes forward
+	RuleUndoInForward   Rule = "undo-in-forward"  // no undo while the instance goes forward, but in a scope that goes back
+	RuleScope           Rule = "scope"            // only what may go back on its own does
+	RuleEvent           Rule = "event"            // L20: an event that came is taken, kept, too old or put aside, and given once
+	RuleMessage         Rule = "message"          // what one entity says to another is decided, and answered once
+	RuleAction          Rule = "action"           // L22: an action is done once, and answered
+	RuleKey             Rule = "key"              // one instance lives for a business key
 	RuleExpiry          Rule = "expiry"           // forward commands expire, undos never do
 	RuleCarry           Rule = "carry"            // LOG §1: a carry is the row as it is
 	RuleCheckpoint      Rule = "checkpoint"       // LOG §1: a checkpoint holds the positions as they are

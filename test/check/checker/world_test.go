@@ -125,7 +125,7 @@ func (w *world) effect(id events.InstanceID, step string, phase events.Phase) {
 	w.effects = append(w.effects, e)
 }
 
-var stepNode = map[string]uint32{"a": 1, "b": 2, "c": 3}
+var stepNode = map[string]uint32{"a": 1, "b": 2, "c": 3, "x": 2, "y": 3}
 
 func cmdID(id events.InstanceID, step string, phase events.Phase, attempt uint32) events.CommandID {
 	return events.CommandID{Instance: id, Node: stepNode[step], Execution: 1, Attempt: attempt, Phase: phase}
@@ -310,7 +310,8 @@ func (w *world) build() *Evidence {
 		if err != nil && l.raw == nil {
 			w.t.Fatal(err)
 		}
-		for range 1 + b2i(w.resend[l.label]) - b2i(w.mute[l.label]) {
+		out = slices.DeleteFunc(out, func(m events.Message) bool { return m.Topic == app+".inbox" }) // see message
+		for range 1 + b2n(w.resend[l.label]) - b2n(w.mute[l.label]) {
 			w.sent = append(w.sent, out...)
 		}
 	}
@@ -329,11 +330,4 @@ func (w *world) build() *Evidence {
 	}
 	e.Ledgers = [][]Effect{w.effects}
 	return e
-}
-
-func b2i(b bool) int {
-	if b {
-		return 1
-	}
-	return 0
 }
