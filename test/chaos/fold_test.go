@@ -159,7 +159,7 @@ func compacted(t *testing.T, brokers []string, shards int) (full, left map[int32
 	}
 	client, err := kafkaconn.Dial(kafkaconn.Config{Brokers: brokers})
 	must(err)
-	_, err = kafkaconn.Plan(kafkaconn.PlanOptions{App: app, Partitions: shards, Replication: 1, MinISR: 1, Commands: c.topics, Inputs: []string{c.events}, Create: true}).Apply(ctx, client)
+	_, err = kafkaconn.Plan(kafkaconn.PlanOptions{App: app, Partitions: shards, Replication: 1, MinISR: 1, Commands: c.topics, Inputs: c.inputs(), Create: true}).Apply(ctx, client)
 	must(err)
 	cl, err = kgo.NewClient(kgo.SeedBrokers(brokers...), kgo.RecordPartitioner(kgo.StickyKeyPartitioner(nil)))
 	must(err)

@@ -14,6 +14,7 @@ import (
 
 	"github.com/skald-io/skald/connectors/participant"
 	"github.com/skald-io/skald/events"
+	"github.com/skald-io/skald/sagas"
 	"github.com/skald-io/skald/test/check/checker"
 )
 
@@ -61,14 +62,13 @@ func (h *harness) judge(ctx context.Context) error {
 		}
 		ev.Ledgers = append(ev.Ledgers, effects)
 	}
-	o := checker.Options{Quiescent: true, Plans: map[string]checker.Order{}, Starts: map[string][]string{}}
+	o := checker.Options{Quiescent: true, Plans: map[string]*sagas.Plan{}, Starts: map[string][]string{}}
 	for _, k := range h.cast.kinds {
 		p, err := k.def.Plan()
 		if err != nil {
 			return err
 		}
-		name, order := checker.PlanOrder(p)
-		o.Plans[name] = order
+		o.Plans[checker.PlanName(p)] = p
 		o.Starts[h.cast.events] = append(o.Starts[h.cast.events], k.typ)
 	}
 	h.out.evidence = ev

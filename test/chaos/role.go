@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -12,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -78,6 +80,7 @@ func node(ctx context.Context, log *slog.Logger) error {
 		defer out.Unlock()
 		fmt.Printf(format+"\n", args...)
 	}}
+	var engine atomic.Pointer[orchestrator.Engine]
 	go func() {
 		defer cancel() // the parent is gone, or closes the pipe to end us
 		in := bufio.NewScanner(os.Stdin)
@@ -86,6 +89,10 @@ func node(ctx context.Context, log *slog.Logger) error {
 			case len(words) == 3 && words[0] == "arm":
 				n, _ := strconv.Atoi(words[2])
 				f.arm(words[1], n)
+			case len(words) > 1 && words[0] == "act":
+				if e := engine.Load(); e != nil {
+					go act(ctx, e, log, in.Text()[len("act "):])
+				}
 			case len(words) == 1 && words[0] == "go":
 				f.goOn()
 			}
@@ -99,7 +106,26 @@ func node(ctx context.Context, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	engine.Store(e)
 	return e.Run(ctx)
+}
+
+// act sends what an operator says through this node, and asks again under the same id when it is not answered.
+func act(ctx context.Context, e *orchestrator.Engine, log *slog.Logger, line string) {
+	var a orchestrator.Action
+	if err := json.Unmarshal([]byte(line), &a.Action); err != nil {
+		log.Error("no action", "error", err)
+		return
+	}
+	for range 3 {
+		try, cancel := context.WithTimeout(ctx, 5*time.Second)
+		answer, err := e.Act(try, a)
+		cancel()
+		log.Info("acted", "kind", a.Kind, "key", a.Key, "id", a.ID, "done", answer.Done, "code", answer.Code, "message", answer.Message, "error", err)
+		if err == nil || !errors.Is(err, orchestrator.ErrUnanswered) || ctx.Err() != nil {
+			return
+		}
+	}
 }
 
 const compactAfter = 96 << 10

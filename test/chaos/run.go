@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -85,9 +86,12 @@ type harness struct {
 	rand  *rand.Rand
 	out   *outcome
 
+	mu     sync.Mutex // of the nodes' children, which whoever acts looks at
 	nodes  []*node1
 	parts  []*part
 	placed atomic.Int64
+	acts   atomic.Int64
+	tended []tended
 	began  time.Time
 	epochs map[string]int64 // nonces of the stopped node → where its shard's journal ended when it woke
 }
@@ -134,6 +138,7 @@ func run(ctx context.Context, o options) (*outcome, error) {
 	telling, quiet := context.WithCancel(ctx)
 	defer quiet()
 	go h.tellCopied(telling)
+	go h.tend(telling)
 	loaded := make(chan error, 1)
 	go func() { loaded <- h.place(loading) }()
 
@@ -167,10 +172,12 @@ func (h *harness) prepare(ctx context.Context) error {
 	if _, err := plan.Apply(ctx, c); err != nil {
 		return err
 	}
-	if _, err := h.admin.CreateTopic(ctx, eventParts, 1, nil, h.cast.events); err != nil {
-		return err
+	for _, topic := range h.cast.inputs() {
+		if _, err := h.admin.CreateTopic(ctx, eventParts, 1, nil, topic); err != nil {
+			return err
+		}
 	}
-	h.rec, err = checker.NewRecorder(ctx, h.app, h.brokers, append([]string{h.cast.events}, h.cast.topics...), h.track.watch)
+	h.rec, err = checker.NewRecorder(ctx, h.app, h.brokers, append(h.cast.inputs(), h.cast.topics...), h.track.watch)
 	return err
 }
 
@@ -195,7 +202,9 @@ func (h *harness) startNode(n *node1) error {
 	name := fmt.Sprintf("n%d.%d", n.n, n.life)
 	c, err := spawn(name, h.dir, envRole+"=node", envApp+"="+h.app, envBrokers+"="+strings.Join(h.brokers, ","), envName+"="+name,
 		envDir+"="+h.storeDir(n), envCopied+"="+h.copied())
+	h.mu.Lock()
 	n.child = c
+	h.mu.Unlock()
 	return err
 }
 
@@ -306,9 +315,14 @@ func (h *harness) place(ctx context.Context) error {
 			return &kgo.Record{Topic: h.cast.events, Key: []byte(id), Value: []byte(value), Headers: []kgo.RecordHeader{
 				{Key: events.HeaderType, Value: []byte(k.typ)}, {Key: events.HeaderID, Value: []byte("event-" + id)}}}
 		}
-		h.load.Produce(context.WithoutCancel(ctx), rec(fmt.Sprintf(`{"id":%q,"mode":%q,"note":"%s"}`, id, mode, strings.Repeat("x", n%200))), note)
+		h.load.Produce(context.WithoutCancel(ctx), rec(fmt.Sprintf(`{"id":%q,"mode":%q,"customer":%q,"note":"%s"}`, id, mode, customer(id), strings.Repeat("x", n%200))), note)
 		h.placed.Add(1)
+		h.around(context.WithoutCancel(ctx), k.def.Name(), id, mode, n, note)
 		switch {
+		case n%163 == 162 && k.typ == "basket.placed":
+			again := rec(fmt.Sprintf(`{"id":%q,"mode":%q}`, id, mode))
+			again.Headers[1].Value = []byte("again-" + id)
+			h.load.Produce(context.WithoutCancel(ctx), again, note)
 		case n%151 == 150:
 			h.load.Produce(context.WithoutCancel(ctx), rec(`{"id":`), note)
 		case n%157 == 156:

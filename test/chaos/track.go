@@ -19,7 +19,8 @@ type track struct {
 	owners  map[int32]owner
 	seen    map[events.InstanceID]bool // true once it is final
 	final   int
-	active  time.Time // when a record of consequence was last seen
+	ended   map[string]bool // business keys
+	active  time.Time       // when a record of consequence was last seen
 	byNonce map[events.Nonce]map[int32]int64
 }
 
@@ -32,7 +33,7 @@ type owner struct {
 }
 
 func newTrack(app string) *track {
-	t := &track{app: app, owners: map[int32]owner{}, seen: map[events.InstanceID]bool{}, byNonce: map[events.Nonce]map[int32]int64{}, active: time.Now()}
+	t := &track{app: app, owners: map[int32]owner{}, seen: map[events.InstanceID]bool{}, ended: map[string]bool{}, byNonce: map[events.Nonce]map[int32]int64{}, active: time.Now()}
 	t.changed = sync.NewCond(&t.mu)
 	return t
 }
@@ -73,6 +74,7 @@ func (t *track) watch(m events.Message) {
 			}
 			if !t.seen[d.Instance] && h.State.Final() {
 				t.final++
+				t.ended[h.Key] = true
 			}
 			t.seen[d.Instance] = t.seen[d.Instance] || h.State.Final()
 		}

@@ -112,14 +112,15 @@ func (c *check) effects() {
 			if inst.touched[x.step] || inst.touched[""] {
 				continue // an operator has said what became of it
 			}
+			again := c.superseded(inst, t, x)
 			done := applied[effectKey(id, x.step, t.execution, events.Forward)]
 			undone := applied[effectKey(id, x.step, t.execution, events.Compensate)]
 			switch inst.state {
 			case events.Completed:
-				if !done && !c.o.PartialLedgers && (!x.done.none() && x.undone.none() || !c.optional(inst, x)) {
+				if !done && !again && !c.o.PartialLedgers && (!x.done.none() && x.undone.none() || !c.optional(inst, x)) {
 					inst.last.at(c, RuleCompleted, x.step, "the instance is completed without the step's effect")
 				}
-				if undone && !c.optional(inst, x) {
+				if undone && !again && !c.optional(inst, x) {
 					inst.last.at(c, RuleCompleted, x.step, "the instance is completed, and the step's effect undone")
 				}
 			case events.Compensated:
@@ -172,7 +173,7 @@ func (c *check) endings() {
 		}
 		for _, t := range slices.SortedFunc(keys(inst.tries), compareTries) {
 			x := inst.tries[t]
-			optional := c.optional(inst, x)
+			optional := c.optional(inst, x) || c.superseded(inst, t, x)
 			switch inst.state {
 			case events.Completed:
 				switch {
@@ -198,6 +199,13 @@ func (c *check) endings() {
 func (c *check) optional(inst *instance, x *execution) bool {
 	s := c.shapes[inst.plan]
 	return s != nil && s.optional(x.step) || len(inst.scopes) > 0 && (s == nil || inst.back)
+}
+
+// superseded reports whether a step was begun anew, because an operator had it tried with another payload, and this
+// execution of it is settled.
+func (c *check) superseded(inst *instance, t try, x *execution) bool {
+	later, ok := inst.tries[try{t.node, inst.nodes[t.node]}]
+	return ok && later != x && later.step == x.step && c.settled(inst, t, x)
 }
 
 func compareIDs(a, b events.InstanceID) int { return strings.Compare(string(a[:]), string(b[:])) }
