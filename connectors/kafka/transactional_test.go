@@ -169,28 +169,31 @@ func TestAMessageThatIsRefusedLeavesTheOthersOfItsTransaction(t *testing.T) {
 	})
 }
 
-// The helper process of the test below: it emits until it is killed, or is done.
+// The helper process of the test below: it says that it has begun, and emits so many records more, or, for 0, until it
+// is killed.
 func init() {
 	args := strings.Split(os.Getenv("SKALD_TEST_EMITTER"), " ")
 	if len(args) != 5 {
 		return
 	}
-	var total int64
-	fmt.Sscan(args[4], &total)
+	var more int64
+	fmt.Sscan(args[4], &more)
 	c, err := kafka.Dial(kafka.Config{Brokers: args[:1]})
 	if err == nil {
 		var s *shard
 		if s, err = openShard(c, args[1], args[2], args[3]); err == nil {
+			fmt.Println("begun")
 			tick := time.NewTicker(time.Millisecond)
-			for n := s.at.Next; n < total; n++ {
+			total := s.at.Next + more
+			for n := s.at.Next; n < total || more == 0; n++ {
 				s.emit(n, args[3], 100)
 				if n%5 == 0 {
 					<-tick.C // several transactions, of whatever is there
 				}
 			}
 			for range tick.C {
-				if err, told := s.outcome(total - 1); told || s.at.Next >= total {
-					fmt.Println("done", err)
+				if err, told := s.outcome(total - 1); told {
+					fmt.Println("done", total, err)
 					os.Exit(0)
 				}
 			}
@@ -202,19 +205,14 @@ func init() {
 
 func TestAProcessThatIsKilledAtAnyPointEmitsEachMessageOnceForReadersOfCommittedRecords(t *testing.T) {
 	onEach(t, func(t *testing.T, b *broker) {
-		const total = 3000
+		const kills, more = 8, 200
 		journal, commands, app := b.topic(t, 1), b.topic(t, 1), name(t)
 		rng := rand.New(rand.NewPCG(1, 2))
-		kills, pace := 0, 100
-		if b.fake == nil {
-			pace = 400
-		}
-		for run := 0; ; run++ {
-			if run > 60 {
-				t.Fatal("it does not come to an end")
-			}
+		total := 0
+		for run := range kills + 1 {
+			last := run == kills
 			cmd := exec.Command(os.Args[0])
-			cmd.Env = append(os.Environ(), fmt.Sprintf("SKALD_TEST_EMITTER=%s %s %s %s %d", b.addr, app, journal, commands, total))
+			cmd.Env = append(os.Environ(), fmt.Sprintf("SKALD_TEST_EMITTER=%s %s %s %s %d", b.addr, app, journal, commands, map[bool]int{true: more}[last]))
 			out, err := cmd.StdoutPipe()
 			if err != nil {
 				t.Fatal(err)
@@ -222,25 +220,20 @@ func TestAProcessThatIsKilledAtAnyPointEmitsEachMessageOnceForReadersOfCommitted
 			if err := cmd.Start(); err != nil {
 				t.Fatal(err)
 			}
-			var kill *time.Timer
-			if kills < 12 {
-				kill = time.AfterFunc(time.Duration(30+rng.IntN(pace))*time.Millisecond, func() { cmd.Process.Kill() })
-			}
-			line := ""
 			for sc := bufio.NewScanner(out); sc.Scan(); {
-				line = sc.Text()
+				switch line := sc.Text(); {
+				case line != "begun":
+					if n, err := fmt.Sscanf(line, "done %d <nil>", &total); n != 1 || err != nil {
+						t.Fatal(line)
+					}
+				case !last: // somewhere in the middle of its transactions, or before the first
+					after := time.Duration(rng.IntN(200)) * time.Millisecond
+					time.AfterFunc(after, func() { cmd.Process.Kill() })
+				}
 			}
-			err = cmd.Wait()
-			if kill != nil {
-				kill.Stop()
+			if err := cmd.Wait(); (err == nil) != last {
+				t.Fatalf("run %d ended with %v", run, err)
 			}
-			if line != "" && line != "done <nil>" {
-				t.Fatal(line)
-			}
-			if err == nil {
-				break
-			}
-			kills++
 		}
 		seen := map[string]int{}
 		for _, key := range b.readCommitted(t, commands, total) {
@@ -248,11 +241,11 @@ func TestAProcessThatIsKilledAtAnyPointEmitsEachMessageOnceForReadersOfCommitted
 		}
 		for n := range total {
 			if k := seen[fmt.Sprint(n)]; k != 1 {
-				t.Fatalf("record %d is there %d times, after %d kills", n, k, kills)
+				t.Fatalf("record %d of %d is there %d times, after %d kills", n, total, k, kills)
 			}
 		}
-		if t.Logf("%d kills", kills); kills < 5 {
-			t.Errorf("it was killed %d times only", kills)
+		if total <= more {
+			t.Errorf("%d records: nothing was committed before the kills", total)
 		}
 	})
 }
