@@ -157,8 +157,8 @@ func (c *check) twice(applied map[string]bool) {
 func (c *check) endings() {
 	for _, id := range slices.SortedFunc(keys(c.instances), compareIDs) {
 		inst := c.instances[id]
-		if inst.entity {
-			continue
+		if inst.entity || inst.state == 0 && !inst.partial && inst.started == 0 {
+			continue // or it is a key without an instance, which refused an action
 		}
 		name := inst.state.String()
 		if inst.state == 0 {

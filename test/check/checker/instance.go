@@ -2,6 +2,7 @@ package checker
 
 import (
 	"slices"
+	"strings"
 
 	"github.com/skald-io/skald/events"
 )
@@ -345,6 +346,12 @@ func (c *check) precedes(inst *instance, a try, b try, ax, bx *execution) bool {
 	if s := c.shapes[inst.plan]; s != nil {
 		before, _ := s.before(ax.step, bx.step)
 		return before
+	}
+	// A turn of a loop may have begun because another ended, of those that run side by side.
+	if _, turn, _ := strings.Cut(ax.step, "["); turn != "" {
+		if _, other, _ := strings.Cut(bx.step, "["); other != "" && other != turn {
+			return false
+		}
 	}
 	seen := map[uint32]bool{}
 	todo := []uint32{b.node}
