@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -13,6 +14,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/skald-io/skald/events"
+	"github.com/skald-io/skald/internal/mutant"
 	"github.com/skald-io/skald/orchestrator/journal"
 	"github.com/skald-io/skald/orchestrator/machine"
 )
@@ -230,6 +232,13 @@ func (w *asked) forget(id string, c chan Answer) {
 	}
 }
 
+// expects reports whether somebody on this node waits for the answer to that action.
+func (w *asked) expects(id string) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.waiting[id]) > 0
+}
+
 // tell gives an answer to whoever waits for it. It does not block.
 func (w *asked) tell(a Answer) {
 	w.mu.Lock()
@@ -332,21 +341,20 @@ func (t *tail) find(ctx context.Context, e *Engine, shard int32, id string) (a A
 	defer t.mu.Unlock()
 	log := e.cfg.Kafka.Log(e.topics.Journal(), shard)
 	defer log.Close()
-	if a, ok := t.first[id]; ok {
-		delete(t.first, id)
-		return a, true, nil
-	}
 	again := false
+	if a, ok = t.first[id]; ok {
+		delete(t.first, id)
+		if again = a.Code == machine.ReasonRepeatedAction; !again || mutant.On("engine-repetition-answered-as-such") {
+			return a, true, nil
+		}
+	}
 	err = t.read(ctx, log, func(rec *events.Record) {
 		if d := rec.Decision; d != nil && d.Input.Kind == events.InputAction {
 			found, repeated := answerIn(rec)
 			if found.ID == id {
 				a, ok, again = found, true, repeated
-			} else if len(t.first) < maxTailAnswers { // of another caller, who has yet to ask
-				if t.first == nil {
-					t.first = map[string]Answer{}
-				}
-				t.first[found.ID] = found
+			} else if e.asked.expects(found.ID) || mutant.On("engine-keeps-answers-of-nobody") {
+				t.keep(e, found, repeated)
 			}
 		}
 	})
@@ -371,6 +379,23 @@ func (t *tail) find(ctx context.Context, e *Engine, shard int32, id string) (a A
 		}
 	})
 	return a, true, err
+}
+
+// keep keeps an answer for another caller on this node, who has yet to look: the first that was given.
+func (t *tail) keep(e *Engine, found Answer, repeated bool) {
+	if _, known := t.first[found.ID]; known && repeated {
+		return
+	}
+	if len(t.first) >= maxTailAnswers {
+		maps.DeleteFunc(t.first, func(id string, _ Answer) bool { return !e.asked.expects(id) && !mutant.On("engine-keeps-answers-of-nobody") }) // who asked has gone
+		if len(t.first) >= maxTailAnswers {
+			return
+		}
+	}
+	if t.first == nil {
+		t.first = map[string]Answer{}
+	}
+	t.first[found.ID] = found
 }
 
 // maxTailAnswers bounds the answers that are kept for callers of the same moment.
