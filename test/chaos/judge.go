@@ -199,6 +199,9 @@ func (o *outcome) verdict() error {
 	want(o.kills["triple"] >= 3, "all nodes at once were never killed")
 	want(o.compensated() >= 0.3, "%.0f%% of the sagas compensated, 30%% are to", 100*o.compensated())
 	want(o.report.Rounds > 0, "no journal was compacted")
+	r := o.report
+	want(r.Scopes > 0 && r.Turns > 0 && r.Messages > 0 && r.Taken > 0 && r.Told > 0 && r.Actions > 0, "not every kind of node, or no operator, was in it: %d scopes, %d commands in loops, %d messages, %d events taken, %d told, %d actions",
+		r.Scopes, r.Turns, r.Messages, r.Taken, r.Told, r.Actions)
 	want(o.zombie.moved > 0 && o.zombie.trimmed == o.zombie.moved, "of the stopped owner's %d shards %d were trimmed", o.zombie.moved, o.zombie.trimmed)
 	want(o.zombie.attempted > 0, "the woken owner tried nothing")
 	want(o.zombie.accepted == 0, "%d epochs of the woken owner went on", o.zombie.accepted)

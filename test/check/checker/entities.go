@@ -309,6 +309,7 @@ func (c *check) businessKey(a *accepted, inst *instance, head *events.Head, whol
 
 // messages: what was decided to be said was heard, once.
 func (c *check) messages() {
+	c.report.Messages, c.report.Taken, c.report.Told, c.report.Actions = len(c.ent.said), len(c.ent.taken), len(c.ent.told), len(c.ent.answered)
 	for at, s := range c.ent.said {
 		var heard []answer
 		for _, a := range c.answers[at] {

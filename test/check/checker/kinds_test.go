@@ -154,7 +154,7 @@ func kindsOptions() Options {
 
 func TestASavePointAnEventAndAnActionPass(t *testing.T) {
 	r := Check(kinds(t).build(), kindsOptions())
-	if !r.OK() || len(r.Limits) > 0 || r.Instances["completed"] != 2 {
+	if !r.OK() || len(r.Limits) > 0 || r.Instances["completed"] != 2 || r.Scopes != 1 || r.Messages != 3 || r.Taken != 1 || r.Told != 1 || r.Actions != 1 {
 		t.Fatalf("\n%s", r)
 	}
 	// Without its plan it is judged by what the journal says.

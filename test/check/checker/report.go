@@ -116,6 +116,12 @@ type Report struct {
 	Commands   int            `json:"commands"` // decided
 	Sent       int            `json:"sent"`     // on topics, repetitions included
 	Effects    int            `json:"effects"`  // in ledgers
+	Scopes     int            `json:"scopes"`   // that went back on their own
+	Turns      int            `json:"turns"`    // commands in loops
+	Messages   int            `json:"messages"` // from one entity to another
+	Taken      int            `json:"taken"`    // events, by those who waited for them
+	Told       int            `json:"told"`     // events that sagas emit
+	Actions    int            `json:"actions"`  // answered: operators' and signals
 	Instances  map[string]int `json:"instances"`
 	Carries    int            `json:"carried_rows"`
 	Rounds     int            `json:"compaction_rounds"` // those whose last carry was seen
@@ -157,6 +163,7 @@ func (r *Report) String() string {
 	fmt.Fprintf(&b, "%d shards, %d journal records, %d accepted, %d decisions, %d epochs, %d compaction rounds (%d rows carried)\n",
 		r.Shards, r.Records, r.Accepted, r.Decisions, len(r.Epochs), r.Rounds, r.Carries)
 	fmt.Fprintf(&b, "%d inputs, %d commands decided, %d sent, %d effects\n", r.Inputs, r.Commands, r.Sent, r.Effects)
+	fmt.Fprintf(&b, "%d scopes went back on their own, %d commands in loops, %d messages, %d events taken, %d told, %d actions\n", r.Scopes, r.Turns, r.Messages, r.Taken, r.Told, r.Actions)
 	states := make([]string, 0, len(r.Instances))
 	for s := range r.Instances {
 		states = append(states, s)

@@ -2,6 +2,7 @@ package checker
 
 import (
 	"slices"
+	"strings"
 
 	"github.com/skald-io/skald/events"
 	"github.com/skald-io/skald/sagas"
@@ -72,6 +73,7 @@ func (c *check) scopes(a *accepted, inst *instance, nodes map[uint32]*events.Nod
 			continue
 		}
 		inst.scopes[e.Node] = true
+		c.report.Scopes++
 		if s == nil {
 			continue
 		}
@@ -132,6 +134,7 @@ func (c *check) settled(inst *instance, t try, x *execution) bool {
 
 // labelled: a command is called after the place in the plan that its row has.
 func (c *check) labelled(a *accepted, inst *instance, e *events.Emit) {
+	c.report.Turns += b2n(strings.Contains(e.Step, "["))
 	s := c.shapes[inst.plan]
 	if s == nil {
 		return
