@@ -4,11 +4,13 @@
 //	go run ./test/chaos -brokers localhost:9092 -duration 10m
 //
 // Three nodes of one application with twelve shards, and two processes of participants, are copies of this very
-// program in other roles (role.go). A load of mixed sagas, about two in five of which compensate (world.go), runs
-// while nodes and participants are killed and started again (run.go). Two thirds of the kills hit a node at a chosen
-// instruction: a node's connection to Kafka is wrapped (faults.go), and holds the node still, between an append and
-// its acknowledgement or between an acknowledgement and what follows from it, until it is killed there. A node that
-// is stopped, loses its shards, and wakes after their journals were trimmed is the last of it.
+// program in other roles (role.go). A load of mixed sagas with every kind of node, about two in five of which
+// compensate (world.go), with events that come early, late and on other shards' partitions, and with operators who
+// act through two nodes under one id (operate.go), runs while nodes and participants are killed and started again
+// (run.go). Two thirds of the kills hit a node at a chosen instruction: a node's connection to Kafka is wrapped
+// (faults.go), and holds the node still, between an append and its acknowledgement or between an acknowledgement and
+// what follows from it, until it is killed there. A node that is stopped, loses its shards, and wakes after their
+// journals were trimmed is the last of it.
 //
 // It may import everything; nothing imports it. The rule that must not break: what is wrong is said by the checker,
 // which shares nothing with the engine, and a run that did not do what it is for fails.
