@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/skald-io/skald/connectors/kafka"
+	"github.com/skald-io/skald/orchestrator"
 )
 
 // TestMain lets the test binary play the engine and the participants.
@@ -28,6 +29,7 @@ func bench(t *testing.T, o options) map[string]any {
 	}
 	defer broker.Close()
 	o.brokers, o.shards, o.workers, o.topics, o.json = broker.Addr(), 2, 16, 1, true
+	o.telemetry, o.memory = "off", orchestrator.DefaultMemory>>20
 	if err := o.check(); err != nil {
 		t.Fatal(err)
 	}
@@ -66,6 +68,18 @@ func TestAClosedLoopReportsWhatItPromises(t *testing.T) {
 	}
 }
 
+func TestAnOpenLoopPlacesItsOrdersWhateverBecomesOfThem(t *testing.T) {
+	got := bench(t, options{steps: 2, concurrency: 1, duration: time.Second, rate: 40})
+	if got["sagas"] != 40.0 || got["not_completed"] != 0.0 {
+		t.Errorf("%v sagas, %v not completed; want 40 and 0: as many as were due", got["sagas"], got["not_completed"])
+	}
+	for _, name := range []string{"sagas_per_s", "p50_ms", "p99_ms", "engine_cpu_us_per_saga", "late_placed_ms"} {
+		if v, ok := got[name].(float64); !ok || v <= 0 {
+			t.Errorf("%s is %v, want more than 0", name, got[name])
+		}
+	}
+}
+
 func TestManyStartsWaitAndThenFinish(t *testing.T) {
 	got := bench(t, options{steps: 1, concurrency: 1, duration: time.Second, starts: 50, plain: true})
 	if got["starts"] != 50.0 || got["not_completed"] != 0.0 {
@@ -77,7 +91,7 @@ func TestManyStartsWaitAndThenFinish(t *testing.T) {
 }
 
 func TestWrongParametersAreRefused(t *testing.T) {
-	good := options{steps: 1, topics: 1, concurrency: 1, duration: time.Second, shards: 1}
+	good := options{steps: 1, topics: 1, concurrency: 1, duration: time.Second, shards: 1, telemetry: "off", memory: 64}
 	if err := good.check(); err != nil {
 		t.Fatal(err)
 	}
@@ -88,6 +102,8 @@ func TestWrongParametersAreRefused(t *testing.T) {
 		"no shards":      func(o *options) { o.shards = 0 },
 		"a long linger":  func(o *options) { o.linger = time.Minute },
 		"negative warm":  func(o *options) { o.warmup = -1 },
+		"negative rate":  func(o *options) { o.rate = -1 },
+		"two loops":      func(o *options) { o.rate, o.starts = 1, 1 },
 		"too many start": func(o *options) { o.starts = 1 << 30 },
 	} {
 		o := good

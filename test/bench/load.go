@@ -49,6 +49,9 @@ func run(ctx context.Context, o *options, r report) (err error) {
 		return err
 	}
 	defer services.stop()
+	if o.rate > 0 {
+		return l.open(ctx, engine, services, r)
+	}
 	return l.closed(ctx, engine, services, r)
 }
 
@@ -252,6 +255,88 @@ func (l *load) closed(ctx context.Context, engine, services *child, r report) er
 	r.latencies(took, l.o.steps)
 	r.engine(&before, &after, len(took))
 	r.set("participants_cpu_us_per_saga", per(float64(servicesAfter.CPU-servicesBefore.CPU), float64(len(took))))
+	return nil
+}
+
+// open is the open loop: order i is due i/rate seconds after the first, whatever became of those before it. Latency
+// counts from when an order was due, so that a load or an engine that falls behind cannot hide it.
+func (l *load) open(ctx context.Context, engine, services *child, r report) error {
+	n := int(float64(l.o.rate) * (l.o.warmup + l.o.duration).Seconds())
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	first := time.Now()
+	due := func(i int) time.Time {
+		return first.Add(time.Duration(float64(i) / float64(l.o.rate) * float64(time.Second)))
+	}
+	begin, end := first.Add(l.o.warmup), first.Add(l.o.warmup+l.o.duration)
+	placed := make(chan time.Duration, 1)
+	go func() {
+		var late time.Duration
+		for i := 0; i < n && ctx.Err() == nil; i++ {
+			if wait := time.Until(due(i)); wait > 0 {
+				select {
+				case <-time.After(wait):
+				case <-ctx.Done():
+				}
+			}
+			late = max(late, time.Since(due(i)))
+			l.place(ctx, i, 0)
+		}
+		placed <- late
+	}()
+	var before, after engineSample
+	var servicesBefore, servicesAfter sample
+	var from, to time.Time // of the window, as sampled
+	finish := func() error {
+		to = time.Now()
+		return errors.Join(engine.ask("end", &after), services.ask("sample", &servicesAfter))
+	}
+	var took []time.Duration
+	final := make([]bool, n)
+	count, ended, other := 0, 0, 0
+	var failed error
+	err := l.ends(ctx, time.Minute, func(i, _ int, completed bool, now time.Time) bool {
+		if i < 0 || i >= n || final[i] {
+			return true // announced again, by a new owner
+		}
+		final[i] = true
+		count++
+		if from.IsZero() && !now.Before(begin) {
+			failed = errors.Join(engine.ask("begin", &before), services.ask("sample", &servicesBefore))
+			from = time.Now()
+		} else if !from.IsZero() && to.IsZero() {
+			ended++
+			if now.After(end) {
+				failed = finish()
+			}
+		}
+		if !due(i).Before(begin) {
+			took = append(took, now.Sub(due(i)))
+			if !completed {
+				other++
+			}
+		}
+		return failed == nil && count < n
+	})
+	if err = errors.Join(err, failed); err != nil {
+		return fmt.Errorf("%d of %d sagas are final: %w", count, n, err)
+	}
+	if to.IsZero() { // the last order's saga was final before the window closed
+		if err := finish(); err != nil {
+			return err
+		}
+	}
+	r.set("rate", l.o.rate)
+	r.set("duration_s", to.Sub(from).Seconds())
+	r.set("warmup_s", l.o.warmup.Seconds())
+	r.set("sagas", len(took))
+	r.set("sagas_per_s", float64(ended)/to.Sub(from).Seconds())
+	r.set("not_completed", other)
+	r.set("late_placed_ms", float64((<-placed).Microseconds())/1000)
+	slices.Sort(took)
+	r.latencies(took, l.o.steps)
+	r.engine(&before, &after, ended)
+	r.set("participants_cpu_us_per_saga", per(float64(servicesAfter.CPU-servicesBefore.CPU), float64(ended)))
 	return nil
 }
 

@@ -29,6 +29,7 @@ on <app>.lifecycle. What is measured is what ends within -duration, after -warmu
 
   go run ./test/bench -steps 5 -concurrency 64 -duration 20s -json
   go run ./test/bench -brokers localhost:9092 -profile /tmp/profiles
+  go run ./test/bench -rate 500                        open loop: 500 orders a second, whatever becomes of them
   go run ./test/bench -starts 1000000                  many sagas waiting at once: the engine's memory
 
 With -json, stdout is one JSON object:
@@ -47,6 +48,9 @@ With -json, stdout is one JSON object:
   reply_bytes               mean reply, likewise
   participants_cpu_us_per_saga  of the participants' process; the load's own is not counted
   decisions_per_saga, and the parameters, gomaxprocs, cpus, load_average at begin and end, kafka
+
+With -rate, sagas_per_s counts what became final in the window, and the percentiles are of every order that was
+due in it, from the moment it was due; late_placed_ms is the longest that the load itself was behind.
 
 With -starts: starts, start_seconds (until each start is decided), starts_per_s, rss_peak_waiting_mib (the
 engine's largest, with all of them waiting), finish_seconds, sagas_per_s while finishing, rss_peak_mib.
@@ -69,6 +73,7 @@ type options struct {
 	json        bool
 	profile     string
 	starts      int
+	rate        int
 	plain       bool
 	workers     int
 	telemetry   string
@@ -92,6 +97,7 @@ func (o *options) flags(f *flag.FlagSet) {
 	f.BoolVar(&o.json, "json", false, "one JSON object on stdout and nothing else")
 	f.StringVar(&o.profile, "profile", "", "write engine.cpu.pprof and engine.allocs.pprof of the window there, with -starts engine.heap.pprof; costs a little speed `DIR`")
 	f.IntVar(&o.starts, "starts", 0, "instead: so many sagas started and waiting while no participant runs, then all finished `N`")
+	f.IntVar(&o.rate, "rate", 0, "open loop instead: orders a second, whether sagas end or not; -concurrency is not used `N`")
 	f.BoolVar(&o.plain, "plain-participants", false, "answer with a bare loop instead of the participant kit, to see what the kit costs")
 	f.IntVar(&o.topics, "command-topics", 1, "topics that the steps' commands are spread over, 1 to -steps `N`")
 	f.IntVar(&o.cache, "cache", 0, "memory for the engine's stores, MiB; 0: the engine's default `N`")
@@ -126,6 +132,12 @@ func (o *options) check() error {
 		return fmt.Errorf("-cache %d: not negative", o.cache)
 	case o.memory < 32:
 		return fmt.Errorf("-memory %d: at least 32", o.memory)
+	case o.rate < 0 || o.rate > 100_000:
+		return fmt.Errorf("-rate %d: 0 to 100000", o.rate)
+	case o.rate > 0 && o.starts > 0:
+		return errors.New("-rate and -starts: one of them")
+	case o.rate > 0 && float64(o.rate)*(o.warmup+o.duration).Seconds() > 50_000_000:
+		return errors.New("-rate: at most 50000000 orders in -warmup and -duration")
 	case o.starts < 0 || o.starts > 10_000_000:
 		return fmt.Errorf("-starts %d: 0 to 10000000", o.starts)
 	}
