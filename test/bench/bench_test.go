@@ -80,6 +80,13 @@ func TestAnOpenLoopPlacesItsOrdersWhateverBecomesOfThem(t *testing.T) {
 	}
 }
 
+func TestCommandsInTransactionsAreCountedAsWell(t *testing.T) {
+	got := bench(t, options{steps: 2, concurrency: 4, duration: time.Second, transact: true})
+	if v, _ := got["command_bytes"].(float64); v <= 0 || got["transactional"] != true || got["not_completed"] != 0.0 {
+		t.Errorf("commands of %v bytes, transactional %v, %v not completed; want some, true and 0", got["command_bytes"], got["transactional"], got["not_completed"])
+	}
+}
+
 func TestManyStartsWaitAndThenFinish(t *testing.T) {
 	got := bench(t, options{steps: 1, concurrency: 1, duration: time.Second, starts: 50, plain: true})
 	if got["starts"] != 50.0 || got["not_completed"] != 0.0 {

@@ -43,9 +43,13 @@ func engineRole(ctx context.Context, o *options) error {
 		return err
 	}
 	defer untold()
+	var transactional []string
+	if o.transact {
+		transactional = w.commands
+	}
 	engine, err := orchestrator.New(orchestrator.Config{App: o.app, Kafka: m, Definitions: []orchestrator.Definition{w.saga},
 		Dir: filepath.Join(o.dir, "stores"), From: orchestrator.FromEarliest, Lifecycle: true, Logger: logger(),
-		CacheBytes: int64(o.cache) << 20, Hooks: hooks})
+		CacheBytes: int64(o.cache) << 20, Hooks: hooks, Transactional: transactional})
 	if err != nil {
 		return err
 	}
@@ -164,6 +168,23 @@ func (m *meter) Consume(p orchestrator.TopicPartition, from int64, sink orchestr
 		sink = &meteredSink{sink, &m.replies}
 	}
 	m.Kafka.Consume(p, from, sink)
+}
+
+// Transactions makes the meter an orchestrator.Transactor, as what it wraps is.
+func (m *meter) Transactions(id, group string, journal orchestrator.TopicPartition, topics []string) orchestrator.Emitter {
+	return &meteredEmitter{m.Kafka.(orchestrator.Transactor).Transactions(id, group, journal, topics), &m.commands}
+}
+
+type meteredEmitter struct {
+	orchestrator.Emitter
+	c *counter
+}
+
+func (e *meteredEmitter) Emit(at orchestrator.Emitted, messages []*events.Message, done func(n int, err error)) {
+	for _, msg := range messages {
+		e.c.add(sizeOf(msg))
+	}
+	e.Emitter.Emit(at, messages, done)
 }
 
 type meteredLog struct {

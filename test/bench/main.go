@@ -74,6 +74,7 @@ type options struct {
 	profile     string
 	starts      int
 	rate        int
+	transact    bool
 	plain       bool
 	workers     int
 	telemetry   string
@@ -97,6 +98,7 @@ func (o *options) flags(f *flag.FlagSet) {
 	f.BoolVar(&o.json, "json", false, "one JSON object on stdout and nothing else")
 	f.StringVar(&o.profile, "profile", "", "write engine.cpu.pprof and engine.allocs.pprof of the window there, with -starts engine.heap.pprof; costs a little speed `DIR`")
 	f.IntVar(&o.starts, "starts", 0, "instead: so many sagas started and waiting while no participant runs, then all finished `N`")
+	f.BoolVar(&o.transact, "transactional", false, "emit the commands in transactions, together with the progress")
 	f.IntVar(&o.rate, "rate", 0, "open loop instead: orders a second, whether sagas end or not; -concurrency is not used `N`")
 	f.BoolVar(&o.plain, "plain-participants", false, "answer with a bare loop instead of the participant kit, to see what the kit costs")
 	f.IntVar(&o.topics, "command-topics", 1, "topics that the steps' commands are spread over, 1 to -steps `N`")
@@ -152,6 +154,9 @@ func (o *options) args(mode string) []string {
 	a = append(a, "-telemetry", o.telemetry)
 	if o.plain {
 		a = append(a, "-plain-participants")
+	}
+	if o.transact {
+		a = append(a, "-transactional")
 	}
 	if o.starts > 0 {
 		a = append(a, "-starts", fmt.Sprint(o.starts))

@@ -30,6 +30,7 @@ func (r report) environment(o *options, kafka string) error {
 	r.set("fsync_journal", o.fsync)
 	r.set("command_topics", o.topics)
 	r.set("plain_participants", o.plain)
+	r.set("transactional", o.transact)
 	r.set("telemetry", o.telemetry)
 	r.set("kafka", kafka)
 	r.set("gomaxprocs", runtime.GOMAXPROCS(0))
