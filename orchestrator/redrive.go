@@ -62,11 +62,15 @@ func (e *Engine) Redrive(ctx context.Context, f Filter, fn func(Redriven)) error
 	return e.readQuarantine(ctx, f, func(q QuarantinedRecord, low int64) (bool, error) {
 		r := Redriven{QuarantinedRecord: q}
 		if r.Shards, r.Err = e.shardsOf(&q.Message); r.Err == nil {
-			for _, shard := range r.Shards {
+			for i, shard := range r.Shards {
 				again := events.WrapQuarantined(e.cfg.App, &q.Message, q.Reason)
 				m := events.WrapForward(&again, events.Origin{Topic: e.topics.Quarantine(), Partition: q.Partition, Offset: q.Offset, Low: low})
 				m.Topic, m.Partition = e.topics.Inbox(), shard
-				if err := e.produce(ctx, &m); err != nil {
+				if err := e.produce(ctx, &m); errors.Is(err, ErrTooLarge) {
+					r.Err = fmt.Errorf("%s/%d has no room for it: %w", m.Topic, shard, err)
+					r.Shards = r.Shards[:i]
+					break
+				} else if err != nil {
 					return false, fmt.Errorf("%s/%d/%d was not put back into %s/%d: %w", e.topics.Quarantine(), q.Partition, q.Offset, m.Topic, shard, err)
 				}
 			}
