@@ -53,6 +53,7 @@ var machineMutants = []Mutant{
 	{"machine-answer-under-the-instance", "L22", "an action that is sent to a key again reaches the next instance of that key", Test{"orchestrator/machine", "^TestStories$/^46-answers$"}},
 	{"machine-retry-goes-on-counting", "G1", "a step that an operator has tried again parks again after one attempt", Test{"orchestrator/machine", "^TestStories$/^44-repairs$"}},
 	{"machine-action-by-nobody", "G10", "the history does not say who acted", Test{"orchestrator/machine", "^TestStories$/^45-turning-back$"}},
+	{"machine-held-attempt-is-the-last", "G8", "a step that is held and has attempts left fails because one of them expired", Test{"orchestrator/machine", "^TestStories$/^48-expired-before-what-is-held$"}},
 	{"machine-two-live-instances", "L18", "a second instance starts while one of its key lives", Test{"orchestrator/machine", "^TestStories$/^43-keys$"}},
 	{"machine-completed-key-starts-again", "L18", "a saga that completed starts again against its policy", Test{"orchestrator/machine", "^TestStories$/^43-keys$"}},
 	{"machine-key-lives-for-ever", "L18", "a key is not freed when its instance ends", Test{"orchestrator/machine", "^TestStories$/^43-keys$"}},

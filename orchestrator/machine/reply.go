@@ -120,7 +120,7 @@ func (w *work) stepAnswer(n place, r *row, a *answer) {
 			w.refusedBy(n, r, a.code, a.message)
 		case waiting:
 			w.attemptOver(n, r, a.code, a.message)
-		case r.due == 0 && !r.Held: // it was parked: no attempt will follow
+		case r.due == 0 && (!r.Held || mutant.On("machine-held-attempt-is-the-last")): // it was parked: no attempt will follow
 			w.exhausted(n, r, a.code, a.message)
 		}
 	case events.ReplyProgress:
