@@ -387,7 +387,9 @@ func (t *tail) keep(e *Engine, found Answer, repeated bool) {
 		return
 	}
 	if len(t.first) >= maxTailAnswers {
-		maps.DeleteFunc(t.first, func(id string, _ Answer) bool { return !e.asked.expects(id) && !mutant.On("engine-keeps-answers-of-nobody") }) // who asked has gone
+		maps.DeleteFunc(t.first, func(id string, _ Answer) bool {
+			return !e.asked.expects(id) && !mutant.On("engine-keeps-answers-of-nobody")
+		}) // who asked has gone
 		if len(t.first) >= maxTailAnswers {
 			return
 		}
