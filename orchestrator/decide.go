@@ -411,6 +411,8 @@ func (s *Shard) sendForward(in *input, f *events.Message, offset int64) {
 			case err == nil, mutant.On("shard-failed-forward-counts"):
 				in.finish(offset)
 			case s.stopping: // it stays open: the next owner forwards it again
+			case errors.Is(err, ErrTooLarge) && !mutant.On("shard-large-forward-ends-the-shard"):
+				s.forwardTooLarge(in, f, err)
 			case errors.Is(err, ErrRefused):
 				return fmt.Errorf("the inbox refuses a forward from %s/%d/%d: %w", in.tp.Topic, in.tp.Partition, offset, err)
 			default:
@@ -419,6 +421,17 @@ func (s *Shard) sendForward(in *input, f *events.Message, offset int64) {
 			return nil
 		})
 	})
+}
+
+// forwardTooLarge quarantines, as it was read, what no inbox has room for: its topic takes larger records. Nothing that
+// is sent again would fit. What the forward holds open stays so until the quarantine topic has it.
+func (s *Shard) forwardTooLarge(in *input, f *events.Message, why error) {
+	original, _, err := events.UnwrapForward(f)
+	if err != nil { // this shard wrapped it
+		original = *f
+	}
+	input := events.Input{Kind: events.InputEvent, Topic: original.Topic, Partition: original.Partition, Offset: original.Offset}
+	s.setAside(in, &original, input, (&events.PoisonError{Code: events.PoisonOversize, Detail: fmt.Sprintf("%d bytes with key and headers do not fit %s/%d: %v", sizeOf(f), f.Topic, f.Partition, why)}).Error())
 }
 
 // quarantine keeps what nobody can take: the record goes to the quarantine topic as it stands where it was
@@ -430,17 +443,22 @@ func (s *Shard) quarantine(in *input, m, original *events.Message, origin *event
 
 // putAside is quarantine for an input that is known already.
 func (s *Shard) putAside(in *input, original *events.Message, input events.Input, why string) error {
-	reason := events.Cut(why, 512)
 	in.begin(input.Offset)
 	if input.Origin != nil {
 		s.openOrigin(input.Origin)
 	}
+	s.setAside(in, original, input, why)
+	return nil
+}
+
+// setAside sends an input to the quarantine topic that is open already.
+func (s *Shard) setAside(in *input, original *events.Message, input events.Input, why string) {
+	reason := events.Cut(why, 512)
 	s.stats.quarantined.Add(1)
 	s.hooks.fate(s.cfg.ID, InputQuarantined)
 	s.log.Warn("quarantined", "reason", reason, "topic", original.Topic, "partition", original.Partition, "offset", original.Offset)
 	q := events.WrapQuarantined(s.cfg.App, original, reason)
 	s.sendQuarantine(in, &q, input, reason)
-	return nil
 }
 
 func (s *Shard) sendQuarantine(in *input, q *events.Message, input events.Input, reason string) {

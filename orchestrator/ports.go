@@ -3,6 +3,7 @@ package orchestrator
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/skald-io/skald/events"
 )
@@ -13,6 +14,9 @@ import (
 // ErrRefused is wrapped by the error of a Produce that will never succeed: the topic is gone, not allowed,
 // or the message too large. Anything else that Produce reports leaves the outcome open.
 var ErrRefused = errors.New("refused by Kafka")
+
+// ErrTooLarge is the ErrRefused of a message that the topic has no room for: others go on being taken.
+var ErrTooLarge = fmt.Errorf("%w: too large", ErrRefused)
 
 // ErrPositionLost is wrapped when a position lies outside what the partition still holds.
 var ErrPositionLost = errors.New("the position is outside the log")

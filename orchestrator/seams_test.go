@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"testing"
 	"time"
 
@@ -157,6 +158,50 @@ func TestAForwardThatIsRefusedDoesNotStopTheShard(t *testing.T) {
 	}
 	if err != nil {
 		t.Errorf("the shard ends again and again: %v", err)
+	}
+}
+
+// narrow is a cluster whose inbox was made for smaller records than the domain topics have.
+type narrow struct{ *model }
+
+func (m narrow) Produce(msg *events.Message, done func(error)) {
+	if msg.Topic == "shop.inbox" && sizeOf(msg) > 64<<10 {
+		done(fmt.Errorf("%w: inbox", ErrTooLarge))
+		return
+	}
+	m.model.Produce(msg, done)
+}
+
+// G11: what fits no inbox, though no rule of ours is broken, goes to quarantine as it was read; its neighbours go on,
+// and whoever takes over does not do it again.
+func TestAForwardThatFitsNoInboxGoesToQuarantine(t *testing.T) {
+	st := newStory(t, 2, oneStep)
+	st.tune = func(c *ShardConfig) { c.Kafka = narrow{st.kafka} }
+	a0, b1 := st.open(0, "a"), st.open(1, "b")
+	key := keyOn(1, 2, 1)
+	st.order(1, key)
+	must(t, st.turn(a0, b1))
+	ids, _ := st.commands("payments")
+	large := events.Message{Topic: "shop.replies", Partition: 0, Key: []byte(key), Value: make([]byte, 100<<10),
+		Headers: []events.Header{{Key: events.HeaderCausationID, Value: []byte(ids[0])}}}
+	st.kafka.put(large)
+	st.reply(0, ids[0], "") // the same answer, smaller, behind it
+	must(t, st.turn(a0, b1))
+	st.wantStates(1, events.Completed)
+	put := st.kafka.messages("shop.quarantine", 0)
+	if len(put) != 1 {
+		t.Fatalf("%d records in quarantine, want 1", len(put))
+	}
+	was, reason, ok := events.UnwrapQuarantined(&put[0])
+	if !ok || was.Place() != "shop.replies/0/0" || len(was.Value) != len(large.Value) || len(was.Headers) != 1 || !strings.HasPrefix(reason, events.PoisonOversize+":") {
+		t.Errorf("%s with %d headers is in quarantine: %s", was.Place(), len(was.Headers), reason)
+	}
+	st.advance(2 * time.Second)
+	must(t, st.turn(a0))
+	c0 := st.open(0, "c")
+	must(t, st.turn(c0, b1))
+	if n := len(st.kafka.messages("shop.quarantine", 0)); n != 1 {
+		t.Errorf("%d records in quarantine after a take-over, want 1", n)
 	}
 }
 

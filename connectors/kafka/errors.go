@@ -109,14 +109,20 @@ func handshake(err error) string {
 //     is one of these until several brokers have said so (UnknownTopicRetries), since a fresh topic is
 //     unknown to some of them for a moment.
 //   - Refused: the topic does not exist or was created anew, we may not write it or produce at all, the
-//     record is too large, or the broker finds it invalid for this topic. Sending it again gives the same.
+//     record is too large (orchestrator.ErrTooLarge), or the broker finds it invalid for this topic. Sending it
+//     again gives the same.
 //   - Open: the client was closed, or the append timed out in flight, or an error of which we do not know
 //     better. The record may be there, or come.
 func refusal(err error, topic string, partition int32) error {
+	for _, large := range []*kerr.Error{kerr.MessageTooLarge, kerr.RecordListTooLarge} {
+		if errors.Is(err, large) && !mutant.On("kafka-refusal-leaves-the-outcome-open") {
+			return fmt.Errorf("%w: %s: %w", orchestrator.ErrTooLarge, place(topic, partition), err)
+		}
+	}
 	for _, never := range []*kerr.Error{
 		kerr.UnknownTopicOrPartition, kerr.UnknownTopicID, kerr.InvalidTopicException,
 		kerr.TopicAuthorizationFailed, kerr.ClusterAuthorizationFailed,
-		kerr.MessageTooLarge, kerr.RecordListTooLarge, kerr.InvalidRecord, kerr.InvalidTimestamp,
+		kerr.InvalidRecord, kerr.InvalidTimestamp,
 		kerr.UnsupportedForMessageFormat, kerr.UnsupportedCompressionType, kerr.PolicyViolation,
 	} {
 		if errors.Is(err, never) && !mutant.On("kafka-refusal-leaves-the-outcome-open") {
