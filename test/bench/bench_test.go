@@ -87,6 +87,27 @@ func TestCommandsInTransactionsAreCountedAsWell(t *testing.T) {
 	}
 }
 
+func TestForeignPartitionsCostAForwardEach(t *testing.T) {
+	for name, c := range map[string]struct {
+		options
+		want float64
+	}{
+		"neither":            {options{}, 0},
+		"replies":            {options{scatter: true}, 2},
+		"replies of a loop":  {options{scatter: true, plain: true}, 2},
+		"orders":             {options{forward: true}, 1},
+		"orders and replies": {options{scatter: true, forward: true}, 3},
+	} {
+		o := c.options
+		o.steps, o.concurrency, o.duration = 2, 4, time.Second
+		got := bench(t, o)
+		// The sagas at the window's borders have some of theirs on the other side.
+		if v, _ := got["forwards_per_saga"].(float64); v < c.want*.8 || v > c.want*1.2 || got["not_completed"] != 0.0 {
+			t.Errorf("%s: %v forwards a saga of two steps, %v not completed; want about %v and 0", name, got["forwards_per_saga"], got["not_completed"], c.want)
+		}
+	}
+}
+
 func TestManyStartsWaitAndThenFinish(t *testing.T) {
 	got := bench(t, options{steps: 1, concurrency: 1, duration: time.Second, starts: 50, plain: true})
 	if got["starts"] != 50.0 || got["not_completed"] != 0.0 {
@@ -110,6 +131,7 @@ func TestWrongParametersAreRefused(t *testing.T) {
 		"a long linger":  func(o *options) { o.linger = time.Minute },
 		"negative warm":  func(o *options) { o.warmup = -1 },
 		"negative rate":  func(o *options) { o.rate = -1 },
+		"one shard":      func(o *options) { o.scatter = true },
 		"two loops":      func(o *options) { o.rate, o.starts = 1, 1 },
 		"too many start": func(o *options) { o.starts = 1 << 30 },
 	} {

@@ -20,6 +20,7 @@ type engineSample struct {
 	sample
 	Shards    int    `json:"shards"`
 	Decisions uint64 `json:"decisions"`
+	Forwards  uint64 `json:"forwards"`
 	Mallocs   uint64 `json:"mallocs"`
 	AllocB    uint64 `json:"alloc_bytes"`
 	GCs       uint32 `json:"gcs"`
@@ -61,7 +62,7 @@ func engineRole(ctx context.Context, o *options) error {
 		var mem runtime.MemStats
 		runtime.ReadMemStats(&mem)
 		s := engine.Stats()
-		return engineSample{sample: processSample(), Shards: s.Shards, Decisions: s.Decisions, Mallocs: mem.Mallocs, AllocB: mem.TotalAlloc, GCs: mem.NumGC,
+		return engineSample{sample: processSample(), Shards: s.Shards, Decisions: s.Decisions, Forwards: s.Forwards, Mallocs: mem.Mallocs, AllocB: mem.TotalAlloc, GCs: mem.NumGC,
 			Journal: m.journal.read(), Commands: m.commands.read(), Replies: m.replies.read()}
 	}
 	prof := profiler{dir: o.profile}

@@ -107,10 +107,13 @@ func newLoad(o *options, w *world) (*load, error) {
 	for p := range int32(o.shards) {
 		parts[p] = kgo.NewOffset().AtStart()
 	}
+	partitioner := kgo.StickyKeyPartitioner(nil) // the Java client's choice for every record: what the shards expect
+	if o.forward {
+		partitioner = newForeign(w.orders)
+	}
 	cl, err := kgo.NewClient(kgo.SeedBrokers(strings.Split(o.brokers, ",")...), kgo.ProducerLinger(o.linger), kgo.MaxBufferedRecords(100_000),
 		kgo.FetchMaxWait(100*time.Millisecond), kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{lifecycle: parts}),
-		// The Java client's choice for every record: what the shards expect.
-		kgo.RecordPartitioner(kgo.StickyKeyPartitioner(nil)))
+		kgo.RecordPartitioner(partitioner))
 	if err != nil {
 		return nil, err
 	}

@@ -47,6 +47,7 @@ With -json, stdout is one JSON object:
   command_bytes             mean command: key, value, and names and values of headers
   reply_bytes               mean reply, likewise
   participants_cpu_us_per_saga  of the participants' process; the load's own is not counted
+  forwards_per_saga         records that were sent on to the shard of their saga: 1 with -forward, one a step with -scatter
   decisions_per_saga, and the parameters, gomaxprocs, cpus, load_average at begin and end, kafka
 
 With -rate, sagas_per_s counts what became final in the window, and the percentiles are of every order that was
@@ -75,6 +76,8 @@ type options struct {
 	starts      int
 	rate        int
 	transact    bool
+	scatter     bool
+	forward     bool
 	plain       bool
 	workers     int
 	telemetry   string
@@ -99,6 +102,8 @@ func (o *options) flags(f *flag.FlagSet) {
 	f.StringVar(&o.profile, "profile", "", "write engine.cpu.pprof and engine.allocs.pprof of the window there, with -starts engine.heap.pprof; costs a little speed `DIR`")
 	f.IntVar(&o.starts, "starts", 0, "instead: so many sagas started and waiting while no participant runs, then all finished `N`")
 	f.BoolVar(&o.transact, "transactional", false, "emit the commands in transactions, together with the progress")
+	f.BoolVar(&o.scatter, "scatter", false, "participants put every reply on a partition that is not its saga's shard")
+	f.BoolVar(&o.forward, "forward", false, "the load puts every order on a partition that is not its saga's shard")
 	f.IntVar(&o.rate, "rate", 0, "open loop instead: orders a second, whether sagas end or not; -concurrency is not used `N`")
 	f.BoolVar(&o.plain, "plain-participants", false, "answer with a bare loop instead of the participant kit, to see what the kit costs")
 	f.IntVar(&o.topics, "command-topics", 1, "topics that the steps' commands are spread over, 1 to -steps `N`")
@@ -126,6 +131,8 @@ func (o *options) check() error {
 		return fmt.Errorf("-warmup %s: not negative", o.warmup)
 	case o.shards < 1 || o.shards > events.MaxShards:
 		return fmt.Errorf("-shards %d: 1 to %d", o.shards, events.MaxShards)
+	case (o.scatter || o.forward) && o.shards < 2:
+		return errors.New("-scatter and -forward: with at least 2 -shards")
 	case o.linger < 0 || o.linger > time.Second:
 		return fmt.Errorf("-linger %s: 0 to 1s", o.linger)
 	case o.telemetry != "off" && o.telemetry != "on" && o.telemetry != "metrics" && o.telemetry != "all":
@@ -157,6 +164,9 @@ func (o *options) args(mode string) []string {
 	}
 	if o.transact {
 		a = append(a, "-transactional")
+	}
+	if o.scatter {
+		a = append(a, "-scatter")
 	}
 	if o.starts > 0 {
 		a = append(a, "-starts", fmt.Sprint(o.starts))

@@ -52,7 +52,7 @@ func participantsRole(ctx context.Context, o *options) error {
 func participants(ctx context.Context, o *options) error {
 	w := newWorld(o)
 	p := participant.New(participant.Config{App: o.app, Brokers: strings.Split(o.brokers, ","), Name: "services", Logger: logger(),
-		Workers: o.workers, Retention: time.Minute, Options: []kgo.Opt{kgo.ProducerLinger(o.linger)}})
+		Workers: o.workers, Retention: time.Minute, Options: append(partitionedReplies(o), kgo.ProducerLinger(o.linger))})
 	for i := range w.forward {
 		participant.Handle(p, w.forward[i], func(_ context.Context, _ participant.Call, c command) (reply, error) {
 			return reply{Reference: fmt.Sprintf("ref-%d-%s", i+1, c.Order), Location: "warehouse-north", ReadyAt: "2026-11-30T08:00:00Z"}, nil
@@ -60,6 +60,14 @@ func participants(ctx context.Context, o *options) error {
 		participant.Handle(p, w.backward[i], func(context.Context, participant.Call, undo) (nothing, error) { return nothing{}, nil })
 	}
 	return p.Run(ctx)
+}
+
+// partitionedReplies says where replies go, when not where the Java client puts them.
+func partitionedReplies(o *options) []kgo.Opt {
+	if !o.scatter {
+		return nil
+	}
+	return []kgo.Opt{kgo.RecordPartitioner(newForeign(events.Topics{App: o.app}.Replies()))}
 }
 
 // plainParticipants answer with the same replies, and keep none of a participant's rules: they forget.
@@ -72,8 +80,8 @@ func plainParticipants(ctx context.Context, o *options) error {
 			parts[t][p] = kgo.NewOffset().AtStart()
 		}
 	}
-	cl, err := kgo.NewClient(kgo.SeedBrokers(strings.Split(o.brokers, ",")...), kgo.ConsumePartitions(parts), kgo.ProducerLinger(o.linger),
-		kgo.FetchMaxWait(100*time.Millisecond), kgo.MaxBufferedRecords(1<<20))
+	cl, err := kgo.NewClient(append(partitionedReplies(o), kgo.SeedBrokers(strings.Split(o.brokers, ",")...), kgo.ConsumePartitions(parts), kgo.ProducerLinger(o.linger),
+		kgo.FetchMaxWait(100*time.Millisecond), kgo.MaxBufferedRecords(1<<20))...)
 	if err != nil {
 		return err
 	}
