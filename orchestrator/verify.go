@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"time"
 
 	"github.com/skald-io/skald/events"
 	"github.com/skald-io/skald/orchestrator/journal"
@@ -15,15 +16,17 @@ import (
 // Comparison is what Verify found of one shard: the live store, frozen at a position, and a store rebuilt
 // from the journal up to the same position.
 type Comparison struct {
-	Shard    int32    `json:"shard"`
-	Offset   int64    `json:"offset"` // the position: every journal record below it is in both
-	Seq      uint64   `json:"seq"`
-	From     int64    `json:"from"` // where the journal begins
-	Records  int      `json:"records"`
-	Rows     int      `json:"rows"` // of the live store
-	Rebuilt  int      `json:"rebuilt"`
-	LiveHash [32]byte `json:"-"`
-	Hash     [32]byte `json:"-"`
+	Shard   int32  `json:"shard"`
+	Offset  int64  `json:"offset"` // the position: every journal record below it is in both
+	Seq     uint64 `json:"seq"`
+	From    int64  `json:"from"` // where the journal begins
+	Records int    `json:"records"`
+	Rows    int    `json:"rows"` // of the live store
+	Rebuilt int    `json:"rebuilt"`
+	// Took is the time for reading the journal into the empty store, the comparison aside.
+	Took     time.Duration `json:"-"`
+	LiveHash [32]byte      `json:"-"`
+	Hash     [32]byte      `json:"-"`
 	// Equal says that every logical row, and the shard's state, are the same.
 	Equal bool `json:"equal"`
 }
@@ -97,6 +100,7 @@ func (e *Engine) compare(ctx context.Context, log Log, snap store.Snapshot, shar
 // Compare folds the journal from its start to where the live state stands, into the empty store fresh, and
 // compares rows and state. logger gets progress.
 func Compare(ctx context.Context, log Log, live *journal.State, rows store.Scanner, fresh store.Store, logger interface{ Info(string, ...any) }) (Comparison, error) {
+	began := time.Now()
 	f := follower{log: log, store: fresh, logger: logger, until: live.Next}
 	if err := f.load(ctx); err != nil {
 		return Comparison{}, err
@@ -110,7 +114,7 @@ func Compare(ctx context.Context, log Log, live *journal.State, rows store.Scann
 	if f.round != 0 {
 		return Comparison{}, fmt.Errorf("%w: the live store stands within the compaction round that the journal begins with", ErrUntrusted)
 	}
-	c := Comparison{Offset: live.Next, Seq: live.Seq, Records: f.read}
+	c := Comparison{Offset: live.Next, Seq: live.Seq, Records: f.read, Took: time.Since(began)}
 	var err error
 	if c.Rows, c.LiveHash, err = store.Hash(rows); err != nil {
 		return c, err

@@ -108,6 +108,34 @@ func TestForeignPartitionsCostAForwardEach(t *testing.T) {
 	}
 }
 
+func TestWhatWasJournaledIsRebuiltAndIsTheSame(t *testing.T) {
+	dir := t.TempDir()
+	got := bench(t, options{steps: 2, concurrency: 4, duration: time.Second, restore: true, profile: dir})
+	// Three records a saga, but for those that had not reached the live store yet when it was frozen.
+	if least := got["sagas"].(float64) * 2; got["records"].(float64) < least || got["same"] != true {
+		t.Errorf("%v records, same %v; want at least %v, and the same", got["records"], got["same"], least)
+	}
+	for _, name := range []string{"records_per_s", "records_per_s_one_shard"} {
+		if v, _ := got[name].(float64); v <= 0 {
+			t.Errorf("%s is %v, want more than 0", name, got[name])
+		}
+	}
+	if f, err := os.Stat(dir + "/engine.restore.pprof"); err != nil || f.Size() == 0 {
+		t.Errorf("no profile of the restore: %v", err)
+	}
+}
+
+func TestARebuiltShardThatDiffersSpoilsTheRun(t *testing.T) {
+	r := report{}
+	got := restored{One: orchestrator.Comparison{Equal: true}, All: []orchestrator.Comparison{{Records: 3, Equal: true}, {Shard: 1, Records: 4}}, Took: restoreTimes{All: time.Second}}
+	if err := got.report(r); err == nil || r["same"] != false {
+		t.Errorf("error %v, same %v; want one, and false", err, r["same"])
+	}
+	if r["records"] != 7 || r["records_per_s"] != 7.0 {
+		t.Errorf("%v records, %v a second; want 7 of both", r["records"], r["records_per_s"])
+	}
+}
+
 func TestManyStartsWaitAndThenFinish(t *testing.T) {
 	got := bench(t, options{steps: 1, concurrency: 1, duration: time.Second, starts: 50, plain: true})
 	if got["starts"] != 50.0 || got["not_completed"] != 0.0 {

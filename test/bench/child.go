@@ -72,7 +72,9 @@ func spawn(o *options, mode string) (*child, error) {
 }
 
 // ask tells the child a word and waits for its answer.
-func (c *child) ask(word string, into any) error {
+func (c *child) ask(word string, into any) error { return c.askWithin(time.Minute, word, into) }
+
+func (c *child) askWithin(patience time.Duration, word string, into any) error {
 	if _, err := fmt.Fprintln(c.in, word); err != nil {
 		return fmt.Errorf("%s: %w", c.name, err)
 	}
@@ -88,8 +90,8 @@ func (c *child) ask(word string, into any) error {
 		return json.Unmarshal(a.Value, into)
 	case <-c.ended:
 		return fmt.Errorf("the %s ended: %w", c.name, c.err)
-	case <-time.After(time.Minute):
-		return fmt.Errorf("the %s did not answer %q within a minute", c.name, word)
+	case <-time.After(patience):
+		return fmt.Errorf("the %s did not answer %q within %s", c.name, word, patience)
 	}
 }
 

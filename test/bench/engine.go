@@ -48,9 +48,13 @@ func engineRole(ctx context.Context, o *options) error {
 	if o.transact {
 		transactional = w.commands
 	}
+	var compactAfter int64
+	if o.restore {
+		compactAfter = 1 << 50 // never: all that was decided is to be read again
+	}
 	engine, err := orchestrator.New(orchestrator.Config{App: o.app, Kafka: m, Definitions: []orchestrator.Definition{w.saga},
 		Dir: filepath.Join(o.dir, "stores"), From: orchestrator.FromEarliest, Lifecycle: true, Logger: logger(),
-		CacheBytes: int64(o.cache) << 20, Hooks: hooks, Transactional: transactional})
+		CacheBytes: int64(o.cache) << 20, CompactAfter: compactAfter, Hooks: hooks, Transactional: transactional})
 	if err != nil {
 		return err
 	}
@@ -80,6 +84,8 @@ func engineRole(ctx context.Context, o *options) error {
 			return take(), nil
 		case "waiting":
 			return take(), prof.heap()
+		case "restore":
+			return prof.restore(ctx, engine)
 		case "shards": // without stopping the world
 			s := engine.Stats()
 			return engineSample{sample: processSample(), Shards: s.Shards, Decisions: s.Decisions}, nil

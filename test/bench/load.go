@@ -42,17 +42,24 @@ func run(ctx context.Context, o *options, r report) (err error) {
 		return err
 	}
 	if o.starts > 0 {
-		return l.many(ctx, engine, r)
+		if err := l.many(ctx, engine, r); err != nil || !o.restore {
+			return err
+		}
+		return restore(engine, r)
 	}
 	services, err := spawn(o, "participants")
 	if err != nil {
 		return err
 	}
 	defer services.stop()
+	measure := l.closed
 	if o.rate > 0 {
-		return l.open(ctx, engine, services, r)
+		measure = l.open
 	}
-	return l.closed(ctx, engine, services, r)
+	if err := measure(ctx, engine, services, r); err != nil || !o.restore {
+		return err
+	}
+	return restore(engine, r)
 }
 
 // topics creates what the run needs; remove deletes it again, for a broker that serves many runs.

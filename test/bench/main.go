@@ -53,6 +53,14 @@ With -json, stdout is one JSON object:
 With -rate, sagas_per_s counts what became final in the window, and the percentiles are of every order that was
 due in it, from the moment it was due; late_placed_ms is the longest that the load itself was behind.
 
+With -restore, after the run, the engine reads the journal it has written into empty stores (orchestrator.Engine.Verify,
+which folds as a start does), and compares them with its live ones: first shard 0 alone, then all shards at once.
+
+  records                   journal records read into the stores of all shards
+  records_per_s             these, by the time until the last shard had read its own
+  records_per_s_one_shard   of shard 0 alone
+  same                      true when all rows, and the shards' states, are those of the live stores, by hash
+
 With -starts: starts, start_seconds (until each start is decided), starts_per_s, rss_peak_waiting_mib (the
 engine's largest, with all of them waiting), finish_seconds, sagas_per_s while finishing, rss_peak_mib.
 
@@ -78,6 +86,7 @@ type options struct {
 	transact    bool
 	scatter     bool
 	forward     bool
+	restore     bool
 	plain       bool
 	workers     int
 	telemetry   string
@@ -104,6 +113,7 @@ func (o *options) flags(f *flag.FlagSet) {
 	f.BoolVar(&o.transact, "transactional", false, "emit the commands in transactions, together with the progress")
 	f.BoolVar(&o.scatter, "scatter", false, "participants put every reply on a partition that is not its saga's shard")
 	f.BoolVar(&o.forward, "forward", false, "the load puts every order on a partition that is not its saga's shard")
+	f.BoolVar(&o.restore, "restore", false, "after the run, rebuild every shard from its journal and compare; the journal is not compacted meanwhile")
 	f.IntVar(&o.rate, "rate", 0, "open loop instead: orders a second, whether sagas end or not; -concurrency is not used `N`")
 	f.BoolVar(&o.plain, "plain-participants", false, "answer with a bare loop instead of the participant kit, to see what the kit costs")
 	f.IntVar(&o.topics, "command-topics", 1, "topics that the steps' commands are spread over, 1 to -steps `N`")
@@ -167,6 +177,9 @@ func (o *options) args(mode string) []string {
 	}
 	if o.scatter {
 		a = append(a, "-scatter")
+	}
+	if o.restore {
+		a = append(a, "-restore")
 	}
 	if o.starts > 0 {
 		a = append(a, "-starts", fmt.Sprint(o.starts))
