@@ -226,3 +226,21 @@ func BenchmarkReplyInALoop(b *testing.B) {
 		})
 	}
 }
+
+func TestASagaOfFiveStepsKeepsToItsAllocations(t *testing.T) {
+	p := planOf(t, "seq(reserve,book,pay,pack,send)", nil)
+	m := New(Config{App: "shop", Slots: 64, Plans: []*sagas.Plan{p}})
+	msg := &events.Message{Topic: "orders", Key: []byte("order-1"), Value: []byte(`{"id":"order-1"}`), Offset: 7}
+	got := testing.AllocsPerRun(50, func() {
+		w := &world{m: m, now: epoch, rows: map[events.RowRef]cell{}}
+		routes, _ := m.Routes(msg)
+		w.id = routes[0].Instance
+		keep(w, m.Start(w, w.now, *routes[0].Start))
+		for i := uint32(1); i <= 5; i++ {
+			keep(w, m.Reply(w, w.now, doneOf(w, i)))
+		}
+	})
+	if got > 195 { // 180, the test's own included
+		t.Errorf("%v allocations", got)
+	}
+}

@@ -258,6 +258,7 @@ type work struct {
 	index  map[uint32]*row // over rows, once they are many
 	others []otherRow      // see entity
 	tasks  []task
+	few    few
 
 	data      any     // decoded; nil until a user function needs it
 	inner     []frame // what loops made of it for the last user function, outermost first
@@ -280,6 +281,14 @@ type work struct {
 	trouble *trouble         // the decision cannot be made
 	failure failure          // the last that went up in this decision
 	corrupt bool
+}
+
+// few is room for what most decisions need, so that their working set is one allocation. Nothing in it outlives the
+// decision: what is printed is a copy.
+type few struct {
+	rows  [4]row
+	index [4]*row
+	tasks [4]task
 }
 
 // row is a node's row in the working set.
@@ -381,7 +390,16 @@ func (w *work) touched(id uint32) *row {
 }
 
 func (w *work) add(id uint32, st *events.NodeState, due int64) *row {
-	r := &row{NodeState: st, id: id, due: due, was: due}
+	if w.rows == nil {
+		w.rows = w.few.index[:0]
+	}
+	var r *row
+	if n := len(w.rows); n < len(w.few.rows) {
+		r = &w.few.rows[n]
+	} else {
+		r = new(row)
+	}
+	*r = row{NodeState: st, id: id, due: due, was: due}
 	w.rows = append(w.rows, r)
 	if w.index != nil {
 		w.index[id] = r
@@ -396,6 +414,9 @@ func (w *work) add(id uint32, st *events.NodeState, due int64) *row {
 
 func (w *work) entry(e events.Entry) {
 	e.Time = w.now
+	if w.entries == nil {
+		w.entries = make([]events.Entry, 0, 2)
+	}
 	w.entries = append(w.entries, e)
 	w.bytes += len(e.Step) + len(e.Code) + len(e.Message) + 48
 }

@@ -39,7 +39,12 @@ const (
 	costCommand = 16
 )
 
-func (w *work) push(kind taskKind, n place) { w.tasks = append(w.tasks, task{kind, n}) }
+func (w *work) push(kind taskKind, n place) {
+	if w.tasks == nil {
+		w.tasks = w.few.tasks[:0]
+	}
+	w.tasks = append(w.tasks, task{kind, n})
+}
 
 // full reports whether the decision has done enough: FanOut commands or branches, sixteen times as many
 // cheaper nodes, or half of a record's size.
