@@ -115,16 +115,23 @@ const (
 
 // RowKey is the store key of an instance's row.
 func RowKey(id InstanceID, ref RowRef) []byte {
-	k := make([]byte, 0, 26)
-	k = append(k, FamilyInstance)
-	k = append(k, id[:]...)
-	k = append(k, byte(ref.Part))
-	return binary.BigEndian.AppendUint64(k, ref.N)
+	return AppendRowKey(make([]byte, 0, RowKeySize), id, ref)
+}
+
+// RowKeySize is the length of a RowKey in bytes.
+const RowKeySize = 26
+
+// AppendRowKey appends RowKey(id, ref) to dst.
+func AppendRowKey(dst []byte, id InstanceID, ref RowRef) []byte {
+	dst = append(dst, FamilyInstance)
+	dst = append(dst, id[:]...)
+	dst = append(dst, byte(ref.Part))
+	return binary.BigEndian.AppendUint64(dst, ref.N)
 }
 
 // ParseRowKey undoes RowKey; ok is false for a key of another family.
 func ParseRowKey(k []byte) (id InstanceID, ref RowRef, ok bool) {
-	if len(k) != 26 || k[0] != FamilyInstance {
+	if len(k) != RowKeySize || k[0] != FamilyInstance {
 		return id, ref, false
 	}
 	copy(id[:], k[1:17])

@@ -453,3 +453,36 @@ func TestASequenceThatJumpsIsAGap(t *testing.T) {
 	log = append(log, a.decide("x"))
 	wantVerdicts(t, log, ok, gap)
 }
+
+type noRows struct{}
+
+func (noRows) Set([]byte, int64, int64, []byte, uint64) {}
+func (noRows) Delete([]byte, int64, uint64)             {}
+func (noRows) DeleteRange([]byte, []byte)               {}
+
+func TestApplyingADecisionAllocatesOnceForAllKeysAndOnceForAllEntries(t *testing.T) {
+	d := &events.Decision{Outcome: events.Applied, Instance: events.InstanceID{1}}
+	for i := range 8 {
+		d.Entries = append(d.Entries, events.Entry{Kind: events.EntryCommand, Time: 1 << 40, Step: "reserve", Node: 3, Attempt: 1, Execution: 1})
+		d.Rows = append(d.Rows, events.RowChange{Ref: events.RowRef{Part: events.PartNode, N: uint64(i)}, Value: []byte("x")})
+	}
+	rec := &events.Record{Kind: events.KindDecision, Seq: 1, Decision: d}
+	s := &journal.State{}
+	if n := testing.AllocsPerRun(100, func() { s.Apply(rec, events.Hash{}, noRows{}) }); n > 2 {
+		t.Errorf("%v allocations for 16 rows", n)
+	}
+}
+
+func BenchmarkApply(b *testing.B) {
+	d := &events.Decision{Outcome: events.Applied, Instance: events.InstanceID{1}}
+	for i := range 3 {
+		d.Entries = append(d.Entries, events.Entry{Kind: events.EntryCommand, Time: 1 << 40, Step: "reserve", Node: 3, Attempt: 1, Execution: 1})
+		d.Rows = append(d.Rows, events.RowChange{Ref: events.RowRef{Part: events.PartNode, N: uint64(i)}, Value: []byte("x")})
+	}
+	rec := &events.Record{Kind: events.KindDecision, Seq: 1, Decision: d}
+	s := &journal.State{}
+	b.ReportAllocs()
+	for b.Loop() {
+		s.Apply(rec, events.Hash{}, noRows{})
+	}
+}

@@ -190,15 +190,27 @@ func (s *State) decision(d *events.Decision, seq uint64, rows Rows) {
 	if d.Purge && !mutant.On("journal-purge-ignored") {
 		rows.DeleteRange(events.InstanceRange(d.Instance))
 	}
-	var scratch []byte
+	// One buffer for all keys and one for all entries: both are kept as long as the batch is.
+	keys := make([]byte, 0, events.RowKeySize*(len(d.Entries)+len(d.Rows)))
+	keyOf := func(id events.InstanceID, ref events.RowRef) []byte {
+		at := len(keys)
+		keys = events.AppendRowKey(keys, id, ref)
+		return keys[at:len(keys):len(keys)]
+	}
+	size := 0
+	for i := range d.Entries {
+		e := &d.Entries[i]
+		size += len(e.Step) + len(e.Code) + len(e.Message) + 32
+	}
+	scratch := make([]byte, 0, size)
 	for i := range d.Entries {
 		at := len(scratch)
 		scratch = d.Entries[i].Encode(scratch)
-		rows.Set(events.RowKey(d.Instance, events.RowRef{Part: events.PartHistory, N: d.FirstRow + uint64(i)}), 0, 0, scratch[at:len(scratch):len(scratch)], seq)
+		rows.Set(keyOf(d.Instance, events.RowRef{Part: events.PartHistory, N: d.FirstRow + uint64(i)}), 0, 0, scratch[at:len(scratch):len(scratch)], seq)
 	}
 	for i := range d.Rows {
 		r := &d.Rows[i]
-		key := events.RowKey(d.Whose(r), r.Ref)
+		key := keyOf(d.Whose(r), r.Ref)
 		if r.Gone && !mutant.On("journal-row-stays") {
 			rows.Delete(key, r.WasDue, seq)
 		} else {
