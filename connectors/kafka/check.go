@@ -68,7 +68,10 @@ func (c *Client) Check(ctx context.Context, n orchestrator.Needs) (warnings []er
 				Cure: "the number of shards is fixed when the topics are created: delete and create them again to begin anew, or start with the number they have"})
 		}
 		c.checkOwn(t, name == names.Journal(), bad, risk)
-		c.checkPlace(t, name == names.Inbox(), risk)
+		if name != names.Replies() {
+			c.checkRoom(t, bad)
+		}
+		checkCompression(t, risk)
 	}
 	c.checkBroker(ctx, n, topics[names.Journal()], risk)
 	c.checkMeta(topics[names.Meta()], bad)
@@ -124,8 +127,14 @@ func (c *Client) checkOwn(t orchestrator.Topic, journal bool, bad, risk func(*Er
 	if v, ok := t.Config["message.timestamp.type"]; ok && v != "LogAppendTime" {
 		risk(&Error{Code: CodeTimestamp, Topic: t.Name, Detail: fmt.Sprintf("its message.timestamp.type is %s: time-outs follow the nodes' clocks instead of the brokers'", v), Cure: alter("message.timestamp.type=LogAppendTime")})
 	}
+}
+
+// checkRoom looks whether journal and inbox take all that a shard may write there: what it says to another can
+// neither be left out nor be put aside.
+func (c *Client) checkRoom(t orchestrator.Topic, bad func(*Error)) {
 	if n, err := strconv.Atoi(t.Config["max.message.bytes"]); err == nil && n < c.cfg.MaxMessageBytes {
-		bad(&Error{Code: CodeMessageBytes, Topic: t.Name, Detail: fmt.Sprintf("its max.message.bytes is %d: a record may have %d", n, c.cfg.MaxMessageBytes), Cure: alter(fmt.Sprint("max.message.bytes=", c.cfg.MaxMessageBytes+overhead))})
+		bad(&Error{Code: CodeMessageBytes, Topic: t.Name, Detail: fmt.Sprintf("its max.message.bytes is %d: a record may have %d", n, c.cfg.MaxMessageBytes),
+			Cure: "kafka-configs.sh --alter --entity-type topics --entity-name " + t.Name + " --add-config max.message.bytes=" + strconv.Itoa(c.cfg.MaxMessageBytes+overhead)})
 	}
 }
 

@@ -355,6 +355,7 @@ func TestWhatWouldLoseSagasIsRefusedAtTheStart(t *testing.T) {
 		{"default retention of the replies", "replies", []string{"retention.ms", "604800000"}, kafka.CodeRetention, true},
 		{"a compacted journal", "journal", []string{"cleanup.policy", "compact"}, kafka.CodeCleanup, true},
 		{"small messages", "journal", []string{"max.message.bytes", "1000"}, kafka.CodeMessageBytes, true},
+		{"no room in the inbox", "inbox", []string{"max.message.bytes", "1000"}, kafka.CodeMessageBytes, true},
 		{"a meta topic that forgets", "meta", []string{"cleanup.policy", "delete"}, kafka.CodeCleanup, true},
 		{"no replica could take a record", "journal", []string{"min.insync.replicas", "2"}, kafka.CodeMinISR, true},
 		{"clocks of the nodes", "journal", []string{"message.timestamp.type", "CreateTime"}, kafka.CodeTimestamp, false},

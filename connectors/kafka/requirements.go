@@ -73,13 +73,10 @@ func (c *Client) brokerSetting(ctx context.Context, name string) (value string, 
 	return "", false
 }
 
-// checkPlace looks at what makes a topic of the application slower or narrower than it has to be.
-func (c *Client) checkPlace(t orchestrator.Topic, inbox bool, risk func(*Error)) {
+// checkCompression looks at what makes a topic of the application slower than it has to be.
+func checkCompression(t orchestrator.Topic, risk func(*Error)) {
 	alter := "kafka-configs.sh --alter --entity-type topics --entity-name " + t.Name + " --add-config "
 	if v, ok := t.Config["compression.type"]; ok && v != "producer" && v != "" {
 		risk(&Error{Code: CodeCompression, Topic: t.Name, Detail: fmt.Sprintf("its compression.type is %s: the brokers compress every batch anew, which costs them more than anything else here", v), Cure: alter + "compression.type=producer"})
-	}
-	if n, err := strconv.Atoi(t.Config["max.message.bytes"]); inbox && err == nil && n < c.cfg.MaxMessageBytes {
-		risk(&Error{Code: CodeMessageBytes, Topic: t.Name, Detail: fmt.Sprintf("its max.message.bytes is %d: larger records of other shards' partitions, up to %d, go to quarantine", n, c.cfg.MaxMessageBytes), Cure: alter + fmt.Sprint("max.message.bytes=", c.cfg.MaxMessageBytes+overhead)})
 	}
 }

@@ -39,7 +39,6 @@ func TestWhatBrokersLackIsSaidAtTheStart(t *testing.T) {
 		{what: "topic ids", opts: []kfake.Opt{kfake.MaxVersions(old)}, want: kafka.CodeNoTopicIDs},
 		{what: "memory for offsets", opts: []kfake.Opt{kfake.BrokerConfigs(map[string]string{"offsets.retention.minutes": "60"})}, want: kafka.CodeOffsetsRetention},
 		{what: "the clients' compression", config: map[string]string{"compression.type": "zstd"}, want: kafka.CodeCompression},
-		{what: "room in the inbox", config: map[string]string{"max.message.bytes": "1000"}, want: kafka.CodeMessageBytes},
 		{what: "caution in elections", config: map[string]string{"unclean.leader.election.enable": "true"}, want: kafka.CodeUnclean},
 	} {
 		t.Run(x.what, func(t *testing.T) {
