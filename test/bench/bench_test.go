@@ -136,6 +136,23 @@ func TestARebuiltShardThatDiffersSpoilsTheRun(t *testing.T) {
 	}
 }
 
+func TestSleepersAreWeighedAgainstAnEmptyStore(t *testing.T) {
+	got := bench(t, options{steps: 2, concurrency: 1, duration: time.Second, rate: 20, sleeping: 300})
+	for _, name := range []string{"sleeping_rss_mib", "sleeping_rss_peak_mib", "sleeping_disk_mib", "sleep_seconds", "cost_of_sleep", "engine_cpu_us_per_saga",
+		"empty_engine_cpu_us_per_saga", "empty_p50_ms", "empty_sagas_per_s"} {
+		if v, ok := got[name].(float64); !ok || v <= 0 {
+			t.Errorf("%s is %v, want more than 0", name, got[name])
+		}
+	}
+	// A sleeper's row alone is larger than its order.
+	if v, _ := got["sleeping_disk_bytes"].(float64); v < 200 {
+		t.Errorf("%v bytes on disk for a sleeper, want at least 200", v)
+	}
+	if got["sagas"] != 20.0 || got["not_completed"] != 0.0 || got["empty_not_completed"] != 0.0 || got["sleeping"] != 300.0 {
+		t.Errorf("%v sagas, %v and %v not completed beside %v sleepers; want 20, 0, 0 and 300", got["sagas"], got["not_completed"], got["empty_not_completed"], got["sleeping"])
+	}
+}
+
 func TestManyStartsWaitAndThenFinish(t *testing.T) {
 	got := bench(t, options{steps: 1, concurrency: 1, duration: time.Second, starts: 50, plain: true})
 	if got["starts"] != 50.0 || got["not_completed"] != 0.0 {
@@ -160,6 +177,7 @@ func TestWrongParametersAreRefused(t *testing.T) {
 		"negative warm":  func(o *options) { o.warmup = -1 },
 		"negative rate":  func(o *options) { o.rate = -1 },
 		"one shard":      func(o *options) { o.scatter = true },
+		"asleep twice":   func(o *options) { o.sleeping, o.starts = 1, 1 },
 		"two loops":      func(o *options) { o.rate, o.starts = 1, 1 },
 		"too many start": func(o *options) { o.starts = 1 << 30 },
 	} {

@@ -19,6 +19,7 @@ import (
 type engineSample struct {
 	sample
 	Shards    int    `json:"shards"`
+	Asleep    int64  `json:"asleep"` // sleepers that are running, with -sleeping
 	Decisions uint64 `json:"decisions"`
 	Forwards  uint64 `json:"forwards"`
 	Mallocs   uint64 `json:"mallocs"`
@@ -52,7 +53,13 @@ func engineRole(ctx context.Context, o *options) error {
 	if o.restore {
 		compactAfter = 1 << 50 // never: all that was decided is to be read again
 	}
-	engine, err := orchestrator.New(orchestrator.Config{App: o.app, Kafka: m, Definitions: []orchestrator.Definition{w.saga},
+	definitions := []orchestrator.Definition{w.saga}
+	var asleep sleeping
+	if o.sleeping > 0 {
+		definitions = append(definitions, w.sleeper)
+		hooks = append(hooks, &asleep)
+	}
+	engine, err := orchestrator.New(orchestrator.Config{App: o.app, Kafka: m, Definitions: definitions,
 		Dir: filepath.Join(o.dir, "stores"), From: orchestrator.FromEarliest, Lifecycle: true, Logger: logger(),
 		CacheBytes: int64(o.cache) << 20, CompactAfter: compactAfter, Hooks: hooks, Transactional: transactional})
 	if err != nil {
@@ -66,7 +73,7 @@ func engineRole(ctx context.Context, o *options) error {
 		var mem runtime.MemStats
 		runtime.ReadMemStats(&mem)
 		s := engine.Stats()
-		return engineSample{sample: processSample(), Shards: s.Shards, Decisions: s.Decisions, Forwards: s.Forwards, Mallocs: mem.Mallocs, AllocB: mem.TotalAlloc, GCs: mem.NumGC,
+		return engineSample{sample: processSample(), Shards: s.Shards, Decisions: s.Decisions, Forwards: s.Forwards, Asleep: asleep.n.Load(), Mallocs: mem.Mallocs, AllocB: mem.TotalAlloc, GCs: mem.NumGC,
 			Journal: m.journal.read(), Commands: m.commands.read(), Replies: m.replies.read()}
 	}
 	prof := profiler{dir: o.profile}
@@ -88,7 +95,7 @@ func engineRole(ctx context.Context, o *options) error {
 			return prof.restore(ctx, engine)
 		case "shards": // without stopping the world
 			s := engine.Stats()
-			return engineSample{sample: processSample(), Shards: s.Shards, Decisions: s.Decisions}, nil
+			return engineSample{sample: processSample(), Shards: s.Shards, Decisions: s.Decisions, Asleep: asleep.n.Load()}, nil
 		}
 		return nil, errors.New("unknown word " + word)
 	})

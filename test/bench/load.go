@@ -16,6 +16,7 @@ import (
 
 	"github.com/skald-io/skald/connectors/kafka"
 	"github.com/skald-io/skald/events"
+	"github.com/skald-io/skald/sagas"
 )
 
 // run prepares the topics and the children, measures, and clears up.
@@ -46,6 +47,11 @@ func run(ctx context.Context, o *options, r report) (err error) {
 			return err
 		}
 		return restore(engine, r)
+	}
+	if o.sleeping > 0 && !o.awake {
+		if err := l.sleepers(ctx, engine, r); err != nil {
+			return err
+		}
 	}
 	services, err := spawn(o, "participants")
 	if err != nil {
@@ -128,15 +134,18 @@ func newLoad(o *options, w *world) (*load, error) {
 }
 
 func (l *load) place(ctx context.Context, client, number int) {
-	key := strconv.Itoa(client) + "-" + strconv.Itoa(number)
-	value, err := l.w.event.Encode(newOrder(key))
+	l.send(ctx, l.w.event, strconv.Itoa(client)+"-"+strconv.Itoa(number))
+}
+
+func (l *load) send(ctx context.Context, event sagas.Event[orderPlaced], key string) {
+	value, err := event.Encode(newOrder(key))
 	if err != nil {
 		l.fail(err)
 		return
 	}
 	r := &kgo.Record{Topic: l.w.orders, Key: []byte(key), Value: value, Headers: []kgo.RecordHeader{
 		{Key: events.HeaderSpecVersion, Value: []byte("1.0")}, {Key: events.HeaderID, Value: []byte(key)}, {Key: events.HeaderSource, Value: []byte("/shop")},
-		{Key: events.HeaderType, Value: []byte(l.w.event.Type())}, {Key: events.HeaderContentType, Value: []byte("application/json")}}}
+		{Key: events.HeaderType, Value: []byte(event.Type())}, {Key: events.HeaderContentType, Value: []byte("application/json")}}}
 	l.client.Produce(ctx, r, func(_ *kgo.Record, err error) {
 		if err != nil && ctx.Err() == nil {
 			l.fail(fmt.Errorf("order %s was not placed: %w", key, err))

@@ -61,6 +61,15 @@ which folds as a start does), and compares them with its live ones: first shard 
   records_per_s_one_shard   of shard 0 alone
   same                      true when all rows, and the shards' states, are those of the live stores, by hash
 
+With -sleeping the load runs twice, each time on an application and an engine of its own: first alone, whose figures
+are named empty_..., then beside -sleeping sagas that sleep for a day. Beside those of the load:
+
+  sleeping                  so many sagas asleep, and in sleep_seconds all of them were
+  sleeping_rss_mib          the engine's resident memory with all of them asleep and nothing else to do
+  sleeping_rss_peak_mib     and at most, until then
+  sleeping_disk_mib         its stores on disk; sleeping_disk_bytes for one of them
+  cost_of_sleep             engine_cpu_us_per_saga by that of the load alone: 1 when sleepers cost a decision nothing
+
 With -starts: starts, start_seconds (until each start is decided), starts_per_s, rss_peak_waiting_mib (the
 engine's largest, with all of them waiting), finish_seconds, sagas_per_s while finishing, rss_peak_mib.
 
@@ -87,6 +96,8 @@ type options struct {
 	scatter     bool
 	forward     bool
 	restore     bool
+	sleeping    int
+	awake       bool // of -sleeping: the load alone, without the sleepers
 	plain       bool
 	workers     int
 	telemetry   string
@@ -114,6 +125,7 @@ func (o *options) flags(f *flag.FlagSet) {
 	f.BoolVar(&o.scatter, "scatter", false, "participants put every reply on a partition that is not its saga's shard")
 	f.BoolVar(&o.forward, "forward", false, "the load puts every order on a partition that is not its saga's shard")
 	f.BoolVar(&o.restore, "restore", false, "after the run, rebuild every shard from its journal and compare; the journal is not compacted meanwhile")
+	f.IntVar(&o.sleeping, "sleeping", 0, "run the load twice: on an empty store, and beside so many sagas asleep on a timer of a day; open loop, by default of 100 orders a second `N`")
 	f.IntVar(&o.rate, "rate", 0, "open loop instead: orders a second, whether sagas end or not; -concurrency is not used `N`")
 	f.BoolVar(&o.plain, "plain-participants", false, "answer with a bare loop instead of the participant kit, to see what the kit costs")
 	f.IntVar(&o.topics, "command-topics", 1, "topics that the steps' commands are spread over, 1 to -steps `N`")
@@ -157,6 +169,10 @@ func (o *options) check() error {
 		return errors.New("-rate and -starts: one of them")
 	case o.rate > 0 && float64(o.rate)*(o.warmup+o.duration).Seconds() > 50_000_000:
 		return errors.New("-rate: at most 50000000 orders in -warmup and -duration")
+	case o.sleeping < 0 || o.sleeping > 10_000_000:
+		return fmt.Errorf("-sleeping %d: 0 to 10000000", o.sleeping)
+	case o.sleeping > 0 && o.starts > 0:
+		return errors.New("-sleeping and -starts: one of them")
 	case o.starts < 0 || o.starts > 10_000_000:
 		return fmt.Errorf("-starts %d: 0 to 10000000", o.starts)
 	}
@@ -180,6 +196,9 @@ func (o *options) args(mode string) []string {
 	}
 	if o.restore {
 		a = append(a, "-restore")
+	}
+	if o.sleeping > 0 {
+		a = append(a, "-sleeping", fmt.Sprint(o.sleeping))
 	}
 	if o.starts > 0 {
 		a = append(a, "-starts", fmt.Sprint(o.starts))
@@ -252,7 +271,11 @@ func parent(ctx context.Context, o *options, out io.Writer) (err error) {
 	if err := r.environment(o, where); err != nil {
 		return err
 	}
-	if err := run(ctx, o, r); err != nil {
+	measure := run
+	if o.sleeping > 0 {
+		measure = besideSleepers
+	}
+	if err := measure(ctx, o, r); err != nil {
 		return err
 	}
 	r.set("load_average_end", loadAverage())

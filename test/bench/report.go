@@ -31,6 +31,7 @@ func (r report) environment(o *options, kafka string) error {
 	r.set("command_topics", o.topics)
 	r.set("plain_participants", o.plain)
 	r.set("transactional", o.transact)
+	r.set("sleeping", o.sleeping)
 	r.set("scatter", o.scatter)
 	r.set("forward", o.forward)
 	r.set("telemetry", o.telemetry)

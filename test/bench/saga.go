@@ -71,7 +71,14 @@ type world struct {
 	backward []sagas.Command[undo, nothing]
 	event    sagas.Event[orderPlaced]
 	saga     *sagas.Definition
+	asleep   sagas.Event[orderPlaced] // starts a sleeper
+	sleeper  *sagas.Definition
 }
+
+const sleeperName = "defer-order"
+
+// sleeps is how long a sleeper sleeps: longer than any run.
+const sleeps = 24 * time.Hour
 
 // stepTimeout is how long an attempt may take, unless nobody is there to answer.
 const stepTimeout = 30 * time.Second
@@ -101,11 +108,15 @@ func newWorld(o *options) *world {
 			Retry(sagas.Attempts(3), sagas.Backoff(200*time.Millisecond, 5*time.Second)))
 	}
 	w.saga = sagas.Define("place-order", "1",
-		sagas.StartOn(w.event, func(e orderPlaced) order {
-			return order{Order: e.Order, Customer: e.Customer, Lines: e.Lines, Amount: e.Amount, Currency: e.Currency, ShipTo: e.ShipTo}
-		}),
+		sagas.StartOn(w.event, newSaga),
 		sagas.Seq(steps...))
+	w.asleep = sagas.NewEvent[orderPlaced](w.orders, "shop.order-deferred")
+	w.sleeper = sagas.Define(sleeperName, "1", sagas.StartOn(w.asleep, newSaga), sagas.Seq(sagas.Sleep[order]("night", sleeps)))
 	return w
+}
+
+func newSaga(e orderPlaced) order {
+	return order{Order: e.Order, Customer: e.Customer, Lines: e.Lines, Amount: e.Amount, Currency: e.Currency, ShipTo: e.ShipTo}
 }
 
 // newOrder is the event of one order.
