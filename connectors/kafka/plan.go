@@ -87,8 +87,9 @@ func Plan(o PlanOptions) TopicPlan {
 		}
 		p.Topics = append(p.Topics, PlannedTopic{name, partitions, o.Replication, config, why})
 	}
-	add(names.Journal(), o.Partitions, kept("message.timestamp.type", "LogAppendTime", "max.message.bytes", fmt.Sprint(1<<20+overhead)), "the whole state of the sagas")
-	add(names.Inbox(), o.Partitions, kept(), "what nodes send each other; its partitions are the shards that the consumer group gives out")
+	room := fmt.Sprint(1<<20 + overhead)
+	add(names.Journal(), o.Partitions, kept("message.timestamp.type", "LogAppendTime", "max.message.bytes", room), "the whole state of the sagas")
+	add(names.Inbox(), o.Partitions, kept("max.message.bytes", room), "what nodes send each other; its partitions are the shards that the consumer group gives out")
 	add(names.Replies(), o.Partitions, kept(), "what participants answer")
 	add(names.Meta(), 1, map[string]string{"cleanup.policy": "compact", "min.insync.replicas": isr, "segment.bytes": fmt.Sprint(64 << 20)}, "what the nodes know of each other: definitions, members, the journal's format")
 	add(names.Quarantine(), min(o.Partitions, 3), days(14), "inputs that nobody could take, untouched")
