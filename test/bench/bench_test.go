@@ -115,7 +115,7 @@ func TestWhatWasJournaledIsRebuiltAndIsTheSame(t *testing.T) {
 	if least := got["sagas"].(float64) * 2; got["records"].(float64) < least || got["same"] != true {
 		t.Errorf("%v records, same %v; want at least %v, and the same", got["records"], got["same"], least)
 	}
-	for _, name := range []string{"records_per_s", "records_per_s_one_shard"} {
+	for _, name := range []string{"records_per_s", "records_per_s_one_shard", "restore_cpu_us_per_record"} {
 		if v, _ := got[name].(float64); v <= 0 {
 			t.Errorf("%s is %v, want more than 0", name, got[name])
 		}

@@ -169,20 +169,22 @@ func processSample() sample {
 }
 
 // counter adds up sizes, from any goroutine.
-type counter struct{ n, bytes atomic.Int64 }
+type counter struct{ n, bytes, headers atomic.Int64 }
 
 // tally is a counter as read.
 type tally struct {
-	N     int64 `json:"n"`
-	Bytes int64 `json:"bytes"`
+	N       int64 `json:"n"`
+	Bytes   int64 `json:"bytes"`
+	Headers int64 `json:"headers"`
 }
 
-func (c *counter) add(size int) {
+func (c *counter) add(size, headers int) {
 	c.n.Add(1)
 	c.bytes.Add(int64(size))
+	c.headers.Add(int64(headers))
 }
 
-func (c *counter) read() tally { return tally{c.n.Load(), c.bytes.Load()} }
+func (c *counter) read() tally { return tally{c.n.Load(), c.bytes.Load(), c.headers.Load()} }
 
 // meanSince is the mean size of what was counted since an earlier reading.
 func (t tally) meanSince(before tally) float64 {
@@ -190,4 +192,9 @@ func (t tally) meanSince(before tally) float64 {
 		return 0
 	}
 	return float64(t.Bytes-before.Bytes) / float64(t.N-before.N)
+}
+
+// headersSince is the mean number of headers of what was counted since an earlier reading.
+func (t tally) headersSince(before tally) float64 {
+	return per(float64(t.Headers-before.Headers), float64(t.N-before.N))
 }

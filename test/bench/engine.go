@@ -28,6 +28,7 @@ type engineSample struct {
 	Journal   tally  `json:"journal"`
 	Commands  tally  `json:"commands"`
 	Replies   tally  `json:"replies"`
+	Ends      tally  `json:"ends"` // what is announced on <app>.lifecycle
 }
 
 // engineRole runs the engine until it is told to end. "begin" and "end" are the borders of the window.
@@ -74,7 +75,7 @@ func engineRole(ctx context.Context, o *options) error {
 		runtime.ReadMemStats(&mem)
 		s := engine.Stats()
 		return engineSample{sample: processSample(), Shards: s.Shards, Decisions: s.Decisions, Forwards: s.Forwards, Asleep: asleep.n.Load(), Mallocs: mem.Mallocs, AllocB: mem.TotalAlloc, GCs: mem.NumGC,
-			Journal: m.journal.read(), Commands: m.commands.read(), Replies: m.replies.read()}
+			Journal: m.journal.read(), Commands: m.commands.read(), Replies: m.replies.read(), Ends: m.ends.read()}
 	}
 	prof := profiler{dir: o.profile}
 	return serve(ctx, ended, func(word string) (any, error) {
@@ -153,13 +154,14 @@ func (p *profiler) allocs(name string) error {
 type meter struct {
 	orchestrator.Kafka
 	replyTopic string
+	endTopic   string
 	isCommand  map[string]bool
 
-	journal, commands, replies counter
+	journal, commands, replies, ends counter
 }
 
 func newMeter(k orchestrator.Kafka, app string, commands []string) *meter {
-	m := &meter{Kafka: k, replyTopic: events.Topics{App: app}.Replies(), isCommand: map[string]bool{}}
+	m := &meter{Kafka: k, replyTopic: events.Topics{App: app}.Replies(), endTopic: events.Topics{App: app}.Lifecycle(), isCommand: map[string]bool{}}
 	for _, t := range commands {
 		m.isCommand[t] = true
 	}
@@ -172,7 +174,9 @@ func (m *meter) Log(topic string, partition int32) orchestrator.Log {
 
 func (m *meter) Produce(msg *events.Message, done func(error)) {
 	if m.isCommand[msg.Topic] {
-		m.commands.add(sizeOf(msg))
+		m.commands.add(sizeOf(msg), len(msg.Headers))
+	} else if msg.Topic == m.endTopic {
+		m.ends.add(sizeOf(msg), len(msg.Headers))
 	}
 	m.Kafka.Produce(msg, done)
 }
@@ -196,7 +200,7 @@ type meteredEmitter struct {
 
 func (e *meteredEmitter) Emit(at orchestrator.Emitted, messages []*events.Message, done func(n int, err error)) {
 	for _, msg := range messages {
-		e.c.add(sizeOf(msg))
+		e.c.add(sizeOf(msg), len(msg.Headers))
 	}
 	e.Emitter.Emit(at, messages, done)
 }
@@ -207,7 +211,7 @@ type meteredLog struct {
 }
 
 func (l *meteredLog) Append(value []byte, done func(int64, error)) {
-	l.c.add(len(value))
+	l.c.add(len(value), 0)
 	l.Log.Append(value, done)
 }
 
@@ -218,7 +222,7 @@ type meteredSink struct {
 
 func (s *meteredSink) Records(p orchestrator.TopicPartition, batch []events.Message) {
 	for i := range batch {
-		s.c.add(sizeOf(&batch[i]))
+		s.c.add(sizeOf(&batch[i]), len(batch[i].Headers))
 	}
 	s.Sink.Records(p, batch)
 }

@@ -32,7 +32,11 @@ func run(ctx context.Context, o *options, r report) (err error) {
 		return err
 	}
 	defer l.client.Close()
-	engine, err := spawn(o, "engine")
+	engineMode, servicesMode := "engine", "participants"
+	if o.floor {
+		engineMode, servicesMode = "floor-engine", "floor-participants"
+	}
+	engine, err := spawn(o, engineMode)
 	if err != nil {
 		return err
 	}
@@ -53,7 +57,7 @@ func run(ctx context.Context, o *options, r report) (err error) {
 			return err
 		}
 	}
-	services, err := spawn(o, "participants")
+	services, err := spawn(o, servicesMode)
 	if err != nil {
 		return err
 	}

@@ -31,6 +31,8 @@ on <app>.lifecycle. What is measured is what ends within -duration, after -warmu
   go run ./test/bench -brokers localhost:9092 -profile /tmp/profiles
   go run ./test/bench -rate 500                        open loop: 500 orders a second, whatever becomes of them
   go run ./test/bench -starts 1000000                  many sagas waiting at once: the engine's memory
+  go run ./test/bench -floor -concurrency 200 -linger 1ms   the least that any engine must do, with records of the same sizes
+  go run ./test/bench -pairs 5 -floor-linger 0,1ms     engine and floor in turns on one warm broker: the fraction it keeps
 
 With -json, stdout is one JSON object:
 
@@ -46,6 +48,8 @@ With -json, stdout is one JSON object:
   journal_bytes_per_decision  mean value of a journal record
   command_bytes             mean command: key, value, and names and values of headers
   reply_bytes               mean reply, likewise
+  final_bytes               mean announcement on <app>.lifecycle, likewise
+  command_headers reply_headers final_headers  how many headers those have, in the mean
   participants_cpu_us_per_saga  of the participants' process; the load's own is not counted
   forwards_per_saga         records that were sent on to the shard of their saga: 1 with -forward, one a step with -scatter
   decisions_per_saga, and the parameters, gomaxprocs, cpus, load_average at begin and end, kafka
@@ -59,6 +63,7 @@ which folds as a start does), and compares them with its live ones: first shard 
   records                   journal records read into the stores of all shards
   records_per_s             these, by the time until the last shard had read its own
   records_per_s_one_shard   of shard 0 alone
+  restore_cpu_us_per_record  user and system time of the engine process for all shards, the comparison included
   same                      true when all rows, and the shards' states, are those of the live stores, by hash
 
 With -sleeping the load runs twice, each time on an application and an engine of its own: first alone, whose figures
@@ -72,6 +77,14 @@ are named empty_..., then beside -sleeping sagas that sleep for a day. Beside th
 
 With -starts: starts, start_seconds (until each start is decided), starts_per_s, rss_peak_waiting_mib (the
 engine's largest, with all of them waiting), finish_seconds, sagas_per_s while finishing, rss_peak_mib.
+
+With -floor, the figures of the engine are those of the floor's process in its place, and its decisions are
+acknowledged journal records.
+
+With -pairs: turns, each pair with the report of its engine and those of its floors; engine and floor, the
+medians of their figures; floor_linger_ms, the floor's best of -floor-linger, which the following are of;
+fraction, the median of the pairs' engine sagas_per_s by the floor's, and p50_ratio and cpu_ratio likewise;
+not_completed of all turns; load_average, the largest that a turn began or ended with.
 
 Flags:
 `
@@ -104,6 +117,10 @@ type options struct {
 	topics      int
 	cache       int
 	memory      int
+	floor       bool
+	floorLinger string // durations with commas between
+	pairs       int
+	sizes       sizes
 }
 
 func (o *options) flags(f *flag.FlagSet) {
@@ -133,6 +150,7 @@ func (o *options) flags(f *flag.FlagSet) {
 	f.IntVar(&o.memory, "memory", orchestrator.DefaultMemory>>20, "soft limit of the engine's memory, MiB `N`")
 	f.IntVar(&o.workers, "workers", 64, "workers of the participant kit `N`")
 	f.StringVar(&o.telemetry, "telemetry", "off", "off; on: metrics, and traces sampled as by default; metrics: those alone; all: every saga traced. Traces go to a collector in the parent that takes and drops them `WHAT`")
+	o.floorFlags(f)
 	f.Usage = func() {
 		fmt.Fprint(f.Output(), usage)
 		f.PrintDefaults()
@@ -176,7 +194,7 @@ func (o *options) check() error {
 	case o.starts < 0 || o.starts > 10_000_000:
 		return fmt.Errorf("-starts %d: 0 to 10000000", o.starts)
 	}
-	return nil
+	return o.checkFloor()
 }
 
 // args are the flags that a child is given.
@@ -202,6 +220,9 @@ func (o *options) args(mode string) []string {
 	}
 	if o.starts > 0 {
 		a = append(a, "-starts", fmt.Sprint(o.starts))
+	}
+	if o.floor {
+		a = append(a, o.sizes.args()...)
 	}
 	return a
 }
@@ -229,6 +250,10 @@ func main() {
 		err = engineRole(ctx, &o)
 	case "participants":
 		err = participantsRole(ctx, &o)
+	case "floor-engine":
+		err = floorEngineRole(ctx, &o)
+	case "floor-participants":
+		err = floorParticipantsRole(ctx, &o)
 	default:
 		err = parent(ctx, &o, os.Stdout)
 	}
@@ -266,21 +291,33 @@ func parent(ctx context.Context, o *options, out io.Writer) (err error) {
 		}
 		defer os.RemoveAll(o.dir)
 	}
+	if o.pairs > 0 {
+		return pairs(ctx, o, where, out)
+	}
+	r, err := turn(ctx, o, where)
+	if err != nil {
+		return err
+	}
+	if o.json {
+		return json.NewEncoder(out).Encode(r)
+	}
+	return r.print(out)
+}
+
+// turn is one run with an application of its own.
+func turn(ctx context.Context, o *options, where string) (report, error) {
 	o.app = fmt.Sprintf("bench-%x", time.Now().UnixMilli())
 	r := report{}
 	if err := r.environment(o, where); err != nil {
-		return err
+		return nil, err
 	}
 	measure := run
 	if o.sleeping > 0 {
 		measure = besideSleepers
 	}
 	if err := measure(ctx, o, r); err != nil {
-		return err
+		return nil, err
 	}
 	r.set("load_average_end", loadAverage())
-	if o.json {
-		return json.NewEncoder(out).Encode(r)
-	}
-	return r.print(out)
+	return r, nil
 }

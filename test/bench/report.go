@@ -24,6 +24,8 @@ func (r report) set(name string, v any) {
 }
 
 func (r report) environment(o *options, kafka string) error {
+	r.set("app", o.app)
+	r.set("floor", o.floor)
 	r.set("steps", o.steps)
 	r.set("shards", o.shards)
 	r.set("linger_ms", float64(o.linger.Microseconds())/1000)
@@ -92,6 +94,10 @@ func (r report) engine(before, after *engineSample, n int) {
 	r.set("journal_bytes_per_decision", after.Journal.meanSince(before.Journal))
 	r.set("command_bytes", after.Commands.meanSince(before.Commands))
 	r.set("reply_bytes", after.Replies.meanSince(before.Replies))
+	r.set("final_bytes", after.Ends.meanSince(before.Ends))
+	r.set("command_headers", after.Commands.headersSince(before.Commands))
+	r.set("reply_headers", after.Replies.headersSince(before.Replies))
+	r.set("final_headers", after.Ends.headersSince(before.Ends))
 }
 
 func mib(bytes int64) float64 { return float64(bytes) / (1 << 20) }

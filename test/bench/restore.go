@@ -18,6 +18,7 @@ type restored struct {
 	One  orchestrator.Comparison   `json:"one"` // shard 0, alone
 	All  []orchestrator.Comparison `json:"all"` // every shard, at once
 	Took restoreTimes              `json:"took"`
+	CPU  int64                     `json:"cpu_us"` // of the process, for All with its comparison
 }
 
 // restoreTimes are how long reading the journal took, without the comparison.
@@ -40,6 +41,7 @@ func (p *profiler) restore(ctx context.Context, e *orchestrator.Engine) (out res
 		}
 		defer pprof.StopCPUProfile()
 	}
+	before := processSample().CPU
 	shards := e.Shards()
 	out.All = make([]orchestrator.Comparison, len(shards))
 	errs := make([]error, len(shards))
@@ -48,6 +50,7 @@ func (p *profiler) restore(ctx context.Context, e *orchestrator.Engine) (out res
 		all.Go(func() { out.All[i], errs[i] = e.Verify(ctx, s) })
 	}
 	all.Wait()
+	out.CPU = processSample().CPU - before
 	for _, c := range out.All {
 		out.Took.All = max(out.Took.All, c.Took)
 	}
@@ -78,6 +81,7 @@ func (got *restored) report(r report) error {
 	r.set("records", records)
 	r.set("records_per_s", per(float64(records), got.Took.All.Seconds()))
 	r.set("records_per_s_one_shard", per(float64(got.One.Records), got.Took.One.Seconds()))
+	r.set("restore_cpu_us_per_record", per(float64(got.CPU), float64(records)))
 	r.set("same", differs == nil)
 	return differs
 }
