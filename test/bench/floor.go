@@ -194,11 +194,17 @@ func recordSize(r *kgo.Record) int {
 	return n
 }
 
+// producer is the part of the client that the floor's engine sends with.
+type producer interface {
+	Produce(context.Context, *kgo.Record, func(*kgo.Record, error))
+	TryProduce(context.Context, *kgo.Record, func(*kgo.Record, error))
+}
+
 // floorEngine is the engine's place in the floor.
 type floorEngine struct {
 	o        *options
 	w        *world
-	client   *kgo.Client
+	client   producer
 	store    *pebble.DB
 	batch    *pebble.Batch
 	topics   events.Topics
@@ -218,16 +224,18 @@ func floorEngineRole(ctx context.Context, o *options) error {
 		return err
 	}
 	defer f.store.Close()
-	if f.client, err = floorClient(o, f.w.orders, f.topics.Replies()); err != nil {
+	cl, err := floorClient(o, f.w.orders, f.topics.Replies())
+	if err != nil {
 		return err
 	}
-	defer f.client.Close()
+	defer cl.Close()
+	f.client = cl
 	ctx, cancel := context.WithCancel(ctx)
 	ended, over := make(chan error, 1), make(chan struct{})
 	f.batch = f.store.NewBatch()
 	go func() {
 		defer close(over)
-		ended <- floorLoop(ctx, f.client, f.take, f.apply)
+		ended <- floorLoop(ctx, cl, f.take, f.apply)
 	}()
 	defer func() { cancel(); <-over; f.batch.Close() }()
 	return serve(ctx, ended, func(word string) (any, error) {
@@ -322,13 +330,13 @@ func (o *options) floorFlags(f *flag.FlagSet) {
 	f.IntVar(&o.pairs, "pairs", 0, "so many times the engine and then the floor with the sizes of the engine's records, on one broker `N`")
 	f.StringVar(&o.floorLinger, "floor-linger", "", "with -pairs: one floor a pair for each of these, with commas between; default: as -linger `DURATIONS`")
 	// The engine's as of docs/performance.md.
-	f.IntVar(&o.sizes.journal, "floor-journal-bytes", 1360, "value of the floor's journal records `N`")
-	f.IntVar(&o.sizes.command.bytes, "floor-command-bytes", 878, "the floor's commands: key, value and headers `N`")
-	f.IntVar(&o.sizes.command.headers, "floor-command-headers", 14, "how many headers of a command `N`")
-	f.IntVar(&o.sizes.reply.bytes, "floor-reply-bytes", 394, "the floor's replies `N`")
-	f.IntVar(&o.sizes.reply.headers, "floor-reply-headers", 10, "how many headers of a reply `N`")
-	f.IntVar(&o.sizes.final.bytes, "floor-final-bytes", 500, "what the floor announces at the end of a saga `N`")
-	f.IntVar(&o.sizes.final.headers, "floor-final-headers", 8, "how many headers of that `N`")
+	f.IntVar(&o.sizes.journal, "floor-journal-bytes", 1372, "value of the floor's journal records `N`")
+	f.IntVar(&o.sizes.command.bytes, "floor-command-bytes", 876, "the floor's commands: key, value and headers `N`")
+	f.IntVar(&o.sizes.command.headers, "floor-command-headers", 13, "how many headers of a command `N`")
+	f.IntVar(&o.sizes.reply.bytes, "floor-reply-bytes", 392, "the floor's replies `N`")
+	f.IntVar(&o.sizes.reply.headers, "floor-reply-headers", 9, "how many headers of a reply `N`")
+	f.IntVar(&o.sizes.final.bytes, "floor-final-bytes", 412, "what the floor announces at the end of a saga `N`")
+	f.IntVar(&o.sizes.final.headers, "floor-final-headers", 7, "how many headers of that `N`")
 }
 
 func (o *options) checkFloor() error {

@@ -1,14 +1,23 @@
 package main
 
 import (
+	"bytes"
+	"context"
+	"errors"
 	"testing"
 	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/skald-io/skald/events"
 )
 
 // floorSizes are none of the defaults, so that a child that is not given them is found out.
 var floorSizes = sizes{journal: 700, command: shape{450, 7}, reply: shape{300, 5}, final: shape{222, 1}}
 
-func TestTheFloorSendsTheSizesItIsGivenAndLogsBeforeEachCommand(t *testing.T) {
+func TestTheFloorSendsTheSizesItIsGiven(t *testing.T) {
 	got := bench(t, options{steps: 3, concurrency: 4, duration: time.Second, floor: true, fsync: true, linger: time.Millisecond, sizes: floorSizes})
 	for name, want := range map[string]float64{"journal_bytes_per_decision": 700, "command_bytes": 450, "command_headers": 7,
 		"reply_bytes": 300, "reply_headers": 5, "final_bytes": 222, "final_headers": 1, "not_completed": 0, "linger_ms": 1} {
@@ -20,13 +29,80 @@ func TestTheFloorSendsTheSizesItIsGivenAndLogsBeforeEachCommand(t *testing.T) {
 		t.Error("the report does not say that it is of the floor")
 	}
 	// A start and a reply for each step; the sagas at the window's borders have some of theirs on the other side.
-	if d := got["decisions_per_saga"].(float64); d < 3.5 || d > 4.5 {
+	if d := got["decisions_per_saga"].(float64); d < 3.2 || d > 4.8 {
 		t.Errorf("%v journal records a saga of three steps, want about 4", d)
 	}
 	for _, name := range []string{"sagas_per_s", "p50_ms", "p99_ms", "engine_cpu_us_per_saga", "participants_cpu_us_per_saga"} {
 		if v, ok := got[name].(float64); !ok || v <= 0 {
 			t.Errorf("%s is %v, want more than 0", name, got[name])
 		}
+	}
+}
+
+// heldBroker keeps what is produced, and acknowledges when the test says so.
+type heldBroker struct {
+	records []*kgo.Record
+	acks    []func(*kgo.Record, error)
+}
+
+func (b *heldBroker) Produce(_ context.Context, r *kgo.Record, ack func(*kgo.Record, error)) {
+	b.records, b.acks = append(b.records, r), append(b.acks, ack)
+}
+
+func (b *heldBroker) TryProduce(ctx context.Context, r *kgo.Record, ack func(*kgo.Record, error)) {
+	b.Produce(ctx, r, ack)
+}
+
+func TestTheFloorCommandsOnceTheJournalHasItAndWritesEachPollToItsStore(t *testing.T) {
+	o := &options{app: "a", steps: 1, topics: 1, shards: 4}
+	store, err := pebble.Open("", &pebble.Options{FS: vfs.NewMem(), Logger: silent{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	broker := &heldBroker{}
+	f := &floorEngine{o: o, w: newWorld(o), client: broker, store: store, batch: store.NewBatch(), topics: events.Topics{App: "a"},
+		commands: floorSizes.command.steps(1), final: floorSizes.final.first(events.HeaderType, []byte("saga.completed"))}
+	defer func() { f.batch.Close() }()
+	sent := func(err error) {
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	reply := floorSizes.reply.steps(1)[1].record("a.replies", 2, []byte("7-0"))
+	for i, c := range []struct {
+		in   *kgo.Record
+		then string
+	}{{&kgo.Record{Topic: f.w.orders, Partition: 2, Key: []byte("7-0"), Value: []byte("an order")}, f.w.commands[0]}, {reply, "a.lifecycle"}} {
+		if err := f.take(c.in, sent); err != nil {
+			t.Fatal(err)
+		}
+		if n := len(broker.records); n != 2*i+1 || broker.records[n-1].Topic != "a.journal" {
+			t.Fatalf("before the journal acknowledged record %d, %d were sent, the last to %s", i, n, broker.records[n-1].Topic)
+		}
+		broker.acks[2*i](nil, nil)
+		if n := len(broker.records); n != 2*i+2 || broker.records[n-1].Topic != c.then || broker.records[n-1].Partition != 2 || string(broker.records[n-1].Key) != "7-0" {
+			t.Fatalf("after it did, %d were sent, the last %+v; want one to %s", n, broker.records[n-1], c.then)
+		}
+		if err := f.apply(); err != nil {
+			t.Fatal(err)
+		}
+		kept, done, err := store.Get([]byte("7-0"))
+		if err != nil || !bytes.Equal(kept, c.in.Value) {
+			t.Fatalf("the store has %q of the saga (%v), want what came last", kept, err)
+		}
+		done.Close()
+	}
+	var failed error
+	if err := f.take(reply, func(err error) { failed = err }); err != nil {
+		t.Fatal(err)
+	}
+	broker.acks[4](nil, errors.New("refused"))
+	if failed == nil || len(broker.records) != 5 {
+		t.Errorf("after the journal refused, %v and %d records; want the error, and nothing more sent", failed, len(broker.records))
+	}
+	if err := f.take(&kgo.Record{Topic: "a.replies"}, sent); err == nil {
+		t.Error("a reply that says no step is taken")
 	}
 }
 
@@ -60,7 +136,7 @@ func TestPairsGiveTheFloorTheSizesOfTheEngineBeforeIt(t *testing.T) {
 	if len(apps) != 6 {
 		t.Errorf("%d applications in 6 turns: each has its own", len(apps))
 	}
-	for _, name := range []string{"fraction", "p50_ratio", "cpu_ratio", "load_average"} {
+	for _, name := range []string{"fraction", "p50_ratio", "cpu_ratio"} {
 		if v, ok := got[name].(float64); !ok || v <= 0 {
 			t.Errorf("%s is %v, want more than 0", name, got[name])
 		}
