@@ -4,13 +4,17 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
+	"slices"
 	"testing"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/skald-io/skald/connectors/kafka"
 	"github.com/skald-io/skald/events"
 )
 
@@ -168,6 +172,35 @@ func TestTheFractionIsTheMedianOfNeighboursWithTheFloorsBestLinger(t *testing.T)
 	}
 	if even := compare([]pair{all[0], all[2]})["fraction"]; even != .45 {
 		t.Errorf("the fraction of two pairs, of 0.5 and 0.4, is %v, want their mean", even)
+	}
+}
+
+func TestTheFloorsJournalIsFlushedAsTheEnginesIs(t *testing.T) {
+	broker, err := kafka.StartDev(kafka.DevOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer broker.Close()
+	cl, err := kgo.NewClient(kgo.SeedBrokers(broker.Addr()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cl.Close()
+	for _, floor := range []bool{false, true} {
+		for _, fsync := range []bool{false, true} {
+			o := &options{app: fmt.Sprintf("a-%v-%v", floor, fsync), brokers: broker.Addr(), steps: 1, topics: 1, shards: 1, floor: floor, fsync: fsync}
+			if _, err := topics(t.Context(), o, newWorld(o)); err != nil {
+				t.Fatal(err)
+			}
+			configs, err := kadm.NewClient(cl).DescribeTopicConfigs(t.Context(), o.app+".journal")
+			if err != nil || configs[0].Err != nil {
+				t.Fatal(err, configs)
+			}
+			flushed := slices.ContainsFunc(configs[0].Configs, func(c kadm.Config) bool { return c.Key == "flush.messages" && c.MaybeValue() == "1" })
+			if flushed != fsync {
+				t.Errorf("floor %v, -fsync-journal %v: each record flushed is %v", floor, fsync, flushed)
+			}
+		}
 	}
 }
 
