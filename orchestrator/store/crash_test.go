@@ -257,7 +257,7 @@ func TestADiskThatCannotBeReadGivesErrorsNotRows(t *testing.T) {
 	h := newHistory(9)
 	fill(t, disk, h, 60)
 	failed, whole := 0, 0
-	for at := int64(1); at < 400; at += 7 {
+	for at := int64(1); at < 120; at++ {
 		var ops atomic.Int64
 		bad := errorfs.Wrap(clone(t, disk), errorfs.InjectorFunc(func(op errorfs.Op) error {
 			switch op.Kind {
