@@ -162,7 +162,7 @@ type follower struct {
 	logger interface{ Info(string, ...any) }
 	tell   func(read, total int64) // nil: nobody asks
 
-	batch store.Batch
+	batch writes // each row once: a saga rewrites its rows many times within one
 	size  int
 }
 
@@ -383,8 +383,8 @@ func (f *follower) flush(ctx context.Context) error {
 		f.state.EmitFrom = f.open[0].offset
 	}
 	f.batch.State = f.state.Encode()
-	err = f.store.Apply(&f.batch)
-	f.batch.Reset()
+	err = f.store.Apply(&f.batch.Batch)
+	f.batch.reset()
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrStoreFailed, err)
 	}
