@@ -357,18 +357,27 @@ func (w *work) turnAt(loop place, turn uint32) (first uint32, ok bool) {
 	return 0, false
 }
 
+// parkedTarget is target for an action on what the instance is parked at; of anything else it is refused.
+func (w *work) parkedTarget(a *events.Action) (n place, r *row, ok bool) {
+	n, r, ok = w.target(a)
+	switch {
+	case !ok:
+	case w.head.State != events.Parked:
+		w.refuse(CodeNotParked, "the instance is "+w.head.State.String())
+		ok = false
+	case r.id != w.head.ParkedNode:
+		w.refuse(CodeWrongState, fmt.Sprintf("the instance is parked at %q", w.parkedAt()))
+		ok = false
+	}
+	return n, r, ok
+}
+
 // retry tries again what the instance is parked at.
 func (w *work) retry(a *events.Action) {
 	h := w.head
-	n, r, ok := w.target(a)
+	n, r, ok := w.parkedTarget(a)
 	switch {
 	case !ok:
-		return
-	case h.State != events.Parked:
-		w.refuse(CodeNotParked, "the instance is "+h.State.String())
-		return
-	case r.id != h.ParkedNode:
-		w.refuse(CodeWrongState, fmt.Sprintf("the instance is parked at %q", w.parkedAt()))
 		return
 	case len(a.Payload) > w.m.cfg.MaxRecord/8:
 		w.refuse(CodeTooLarge, fmt.Sprintf("the payload takes %d bytes, at most %d", len(a.Payload), w.m.cfg.MaxRecord/8))
@@ -561,15 +570,9 @@ func (w *work) resolveRejected(n place, r *row, open bool) {
 // skip counts the step that the instance is parked at as done. It owes what it owed.
 func (w *work) skip(a *events.Action) {
 	h := w.head
-	n, r, ok := w.target(a)
+	n, r, ok := w.parkedTarget(a)
 	switch {
 	case !ok:
-		return
-	case h.State != events.Parked:
-		w.refuse(CodeNotParked, "the instance is "+h.State.String())
-		return
-	case r.id != h.ParkedNode:
-		w.refuse(CodeWrongState, fmt.Sprintf("the instance is parked at %q", w.parkedAt()))
 		return
 	case n.Kind != sagas.KindStep || r.Status != events.NodeActive && r.Status != events.NodeBackoff || !w.forward(n):
 		w.refuse(CodeWrongState, fmt.Sprintf("%q is %s: only a step that is open is skipped; one that goes back is resolved", w.label(n), r.Status))

@@ -280,17 +280,7 @@ func (w *world) patient(t *testing.T, adjust ...func(*orchestrator.Config)) *nod
 	t.Helper()
 	l := &logs{}
 	c := w.dial(t, func(c *kafka.Config) { c.Session = time.Minute })
-	n := &node{Engine: w.engine(t, l, c, adjust...), log: l, client: c, err: make(chan error, 1)}
-	ctx, cancel := context.WithCancel(context.Background())
-	n.cancel = cancel
-	go func() { n.err <- n.Run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		if t.Failed() {
-			t.Log(l.tail())
-		}
-	})
-	return n
+	return w.launch(t, l, c, adjust...)
 }
 
 func listens(at, told string) func(*orchestrator.Config) {

@@ -387,6 +387,12 @@ func (w *world) start(t *testing.T, adjust ...func(*orchestrator.Config)) *node 
 	t.Helper()
 	l := &logs{}
 	c := w.dial(t, func(c *kafka.Config) { c.Logger = slog.New(l); c.MaxBatchBytes = 2 << 20 })
+	return w.launch(t, l, c, adjust...)
+}
+
+// launch runs an engine on a connection until the test ends.
+func (w *world) launch(t *testing.T, l *logs, c *kafka.Client, adjust ...func(*orchestrator.Config)) *node {
+	t.Helper()
 	n := &node{Engine: w.engine(t, l, c, adjust...), log: l, client: c, err: make(chan error, 1)}
 	ctx, cancel := context.WithCancel(context.Background())
 	n.cancel = cancel
