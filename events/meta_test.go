@@ -27,40 +27,16 @@ func metaSamples() map[string]*MetaRecord {
 
 func TestMetaProtoDescribesWhatTheCodecWrites(t *testing.T) {
 	md := readProtoFile(t, "meta.proto")
-	seen := map[protoreflect.FullName]bool{}
-	var walk func(m protoreflect.Message)
-	walk = func(m protoreflect.Message) {
-		if len(m.GetUnknown()) > 0 {
-			t.Errorf("%s has fields that meta.proto does not: %x", m.Descriptor().Name(), m.GetUnknown())
-		}
-		m.Range(func(f protoreflect.FieldDescriptor, v protoreflect.Value) bool {
-			seen[f.FullName()] = true
-			if f.Message() != nil && f.IsList() {
-				for i := range v.List().Len() {
-					walk(v.List().Get(i).Message())
-				}
-			} else if f.Message() != nil {
-				walk(v.Message())
+	wantEveryField(t, md, "sample", func(walk func(protoreflect.Message)) {
+		for name, r := range metaSamples() {
+			b := r.Encode(nil)
+			again, err := DecodeMeta(b)
+			if err != nil || !reflect.DeepEqual(again, r) {
+				t.Errorf("%s: %+v, %v", name, again, err)
 			}
-			return true
-		})
-	}
-	for name, r := range metaSamples() {
-		b := r.Encode(nil)
-		again, err := DecodeMeta(b)
-		if err != nil || !reflect.DeepEqual(again, r) {
-			t.Errorf("%s: %+v, %v", name, again, err)
+			walk(parseDynamic(t, md.Messages().ByName("MetaRecord"), b[1:]))
 		}
-		walk(parseDynamic(t, md.Messages().ByName("MetaRecord"), b[1:]))
-	}
-	for i := range md.Messages().Len() {
-		fields := md.Messages().Get(i).Fields()
-		for j := range fields.Len() {
-			if f := fields.Get(j); !seen[f.FullName()] {
-				t.Errorf("no sample sets %s", f.FullName())
-			}
-		}
-	}
+	})
 }
 
 func TestUnknownFieldsOfMetaRecordsSurviveAtEveryLevel(t *testing.T) {

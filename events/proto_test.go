@@ -135,11 +135,23 @@ func TestJournalProtoReadsTheGoldenFilesAsTheCodecDoes(t *testing.T) {
 
 func TestEveryFieldOfJournalProtoStandsInAGoldenFile(t *testing.T) {
 	fd := readProto(t)
+	wantEveryField(t, fd, "golden file", func(walk func(protoreflect.Message)) {
+		for name, b := range readGolden(t) {
+			md, from := messageOf(fd, name)
+			walk(parseDynamic(t, md, b[from:]))
+		}
+	})
+}
+
+// wantEveryField holds the messages that samples are against a file of descriptions: neither has a field that the
+// other has not.
+func wantEveryField(t *testing.T, fd protoreflect.FileDescriptor, sample string, messages func(walk func(protoreflect.Message))) {
+	t.Helper()
 	seen := map[protoreflect.FullName]bool{}
 	var walk func(m protoreflect.Message)
 	walk = func(m protoreflect.Message) {
 		if len(m.GetUnknown()) > 0 {
-			t.Errorf("%s has fields that journal.proto does not: %x", m.Descriptor().Name(), m.GetUnknown())
+			t.Errorf("%s has fields that %s does not: %x", m.Descriptor().Name(), fd.Path(), m.GetUnknown())
 		}
 		m.Range(func(f protoreflect.FieldDescriptor, v protoreflect.Value) bool {
 			seen[f.FullName()] = true
@@ -153,15 +165,12 @@ func TestEveryFieldOfJournalProtoStandsInAGoldenFile(t *testing.T) {
 			return true
 		})
 	}
-	for name, b := range readGolden(t) {
-		md, from := messageOf(fd, name)
-		walk(parseDynamic(t, md, b[from:]))
-	}
+	messages(walk)
 	for i := range fd.Messages().Len() {
 		fields := fd.Messages().Get(i).Fields()
 		for j := range fields.Len() {
 			if f := fields.Get(j); !seen[f.FullName()] {
-				t.Errorf("no golden file sets %s", f.FullName())
+				t.Errorf("no %s sets %s", sample, f.FullName())
 			}
 		}
 	}
