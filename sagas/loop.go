@@ -1,7 +1,6 @@
 package sagas
 
 import (
-	"encoding/json"
 	"fmt"
 	"reflect"
 )
@@ -61,7 +60,7 @@ func ForEach[T, E any](name string, items func(T) []E, body NodeOf[Each[T, E]]) 
 				return nil, err
 			}
 			e := &Each[T, E]{Saga: d, Turn: turn}
-			if err := json.Unmarshal(item, &e.Item); err != nil {
+			if err := unmarshalJSON(item, &e.Item); err != nil {
 				return nil, fmt.Errorf("element %d: decoding a %s: %w", turn, reflect.TypeFor[E](), err)
 			}
 			return e, nil

@@ -1,0 +1,78 @@
+package sagas
+
+import (
+	"encoding/json"
+	"reflect"
+	"testing"
+	"time"
+	"unicode/utf8"
+)
+
+type embedded struct {
+	E int
+	F string `json:"f,omitempty"`
+}
+
+// shapes has what encoding/json has a rule for, but the tag option string: of numbers in quotes the newer code takes
+// some that the older one refuses, such as "+0".
+type shapes struct {
+	A   string
+	B   int64 `json:"b"`
+	C   uint8
+	D   float64 `json:"d"`
+	F32 float32
+	OK  bool
+	embedded
+	Ptr    *shapes           `json:"p,omitempty"`
+	Deep   **string          `json:"deep,omitempty"`
+	Map    map[string]int    `json:"m"`
+	ByInt  map[int]string    `json:",omitempty"`
+	Many   []string          `json:"s"`
+	Any    any               `json:"any"`
+	Raw    json.RawMessage   `json:"raw"`
+	Number json.Number       `json:"n"`
+	Each   []json.Number     `json:"each,omitempty"`
+	At     time.Time         `json:"at"`
+	Bytes  []byte            `json:"bytes"`
+	Three  [3]int            `json:"three"`
+	Took   time.Duration     `json:"took"`
+	Hidden string            `json:"-"`
+	Names  map[string]*int64 `json:"names,omitempty"`
+}
+
+// alike decodes b both ways, into zero values.
+func alike(t *testing.T, b []byte) {
+	var want, got shapes
+	wrong, err := json.Unmarshal(b, &want), unmarshalJSON(b, &got)
+	if (wrong == nil) != (err == nil) {
+		t.Fatalf("%q: encoding/json says %v, unmarshalJSON %v", b, wrong, err)
+	}
+	if err == nil && !reflect.DeepEqual(want, got) {
+		t.Fatalf("%q:\nencoding/json gives %+v\nunmarshalJSON    %+v", b, want, got)
+	}
+}
+
+var jsonSeeds = []string{
+	`{"A":"<é\u2028","b":-9223372036854775808,"C":255,"d":1.5,"f":"x","p":{"A":"y"},"deep":"z","m":{"k":1},"ByInt":{"3":"x"}}`,
+	`{"s":[],"any":[1.5,"x",null,{"a":{}}],"raw":{"q":[1, 2]},"n":12.50,"each":[1e3,"7"],"at":"2026-01-01T00:00:00.5Z","bytes":"aGk="}`,
+	`{"a":"another case","A":"twice","three":[1,2,3,4],"took":5,"-":"no","names":{"x":null,"y":1}}`,
+	`{"three":[]}`, `{"C":256}`, `{"b":1e3}`, `{"d":"1.5"}`, `{"n":"x"}`, `{"n":true}`, `{"bytes":"?"}`, `{"at":"yesterday"}`,
+	`{"A":"\ud800"}`, `{"s":null,"p":null,"m":null}`, ` [] `, `"x"`, `{"A":"x"} {}`, `{"A":"x",}`, `{`, `null`, `nul`,
+}
+
+func TestJSONIsReadAsEncodingJSONReadsIt(t *testing.T) {
+	for _, seed := range jsonSeeds {
+		alike(t, []byte(seed))
+	}
+}
+
+func FuzzJSONIsReadAsEncodingJSONReadsIt(f *testing.F) {
+	for _, seed := range jsonSeeds {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if utf8.Valid(b) { // decodeJSON refuses anything else before
+			alike(t, b)
+		}
+	})
+}
