@@ -142,11 +142,8 @@ func (s *Shard) current(row *store.Row, checkpoint uint64) (value []byte, due in
 	if !isRow {
 		return row.Value, row.Due, true
 	}
-	if _, gone := s.overlay.purged[id]; gone {
-		return nil, 0, false
-	}
-	if o, found := s.overlay.rows[rowIDOf(id, ref)]; found {
-		return o.value, o.due, o.seq < checkpoint && !o.gone
+	if r := s.overlay.changed(id, ref); r != nil {
+		return r.value, r.due, r.seq < checkpoint && !r.gone
 	}
 	return row.Value, row.Due, true
 }

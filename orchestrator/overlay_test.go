@@ -37,7 +37,7 @@ func overlayAgainstMap(t *testing.T, rng *rand.Rand, limit int) {
 	want := map[key]string{}
 	var inflight []*flying
 	anyKey := func() key {
-		return key{events.InstanceID{15: byte(rng.IntN(8))}, events.RowRef{Part: events.PartNode, N: rng.Uint64N(40)}}
+		return key{events.InstanceID{15: byte(rng.IntN(8))}, events.RowRef{Part: events.PartNode, N: rng.Uint64N(60)}}
 	}
 	for seq := uint64(1); seq < 600; seq++ {
 		f := &flying{seq: seq, carry: rng.IntN(8) == 0}
@@ -92,18 +92,31 @@ func overlayAgainstMap(t *testing.T, rng *rand.Rand, limit int) {
 	}
 }
 
-func TestARowCacheForgetsWhatIsNotUsed(t *testing.T) {
-	c := newRowCache(16 << 10)
+func TestAnOverlayForgetsWhatIsNotUsed(t *testing.T) {
+	o := newOverlay(store.NewMemory(), 16<<10)
 	row := events.RowRef{Part: events.PartHead}
-	used := events.InstanceID{0: 255}
-	c.put(used, row, []byte("used"), 7, true)
+	seq := uint64(0)
+	put := func(id events.InstanceID, value []byte, settle bool) {
+		seq++
+		o.Set(events.RowKey(id, row), 7, 0, value, seq)
+		keys, purges := o.takeTouched(seq)
+		if settle {
+			o.settle(seq, keys, purges, true)
+		}
+	}
+	used, flying := events.InstanceID{0: 255}, events.InstanceID{0: 254}
+	put(used, []byte("used"), true)
+	put(flying, []byte("in flight"), false)
 	for i := range 10_000 {
-		c.put(events.InstanceID{14: byte(i >> 8), 15: byte(i)}, row, make([]byte, 100), 0, true)
-		if _, due, ok := c.get(used, row); !ok || due != 7 {
+		put(events.InstanceID{14: byte(i >> 8), 15: byte(i)}, make([]byte, 100), true)
+		if _, due, ok := o.Row(used, row); !ok || due != 7 {
 			t.Fatalf("an instance in use was forgotten after %d others", i)
 		}
 	}
-	if n := len(c.young) + len(c.old); n > 16<<10/rowOverhead {
+	if value, _, ok := o.Row(flying, row); !ok || string(value) != "in flight" {
+		t.Errorf("what no store has yet was forgotten: %q (%v)", value, ok)
+	}
+	if n := len(o.young) + len(o.old); n > 16<<10/rowOverhead {
 		t.Errorf("it holds %d instances, more than its limit", n)
 	}
 }
