@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/skald-io/skald/events"
@@ -233,6 +234,158 @@ func TestAnInputThatSeveralRecordsAnswerIsFinishedWithTheLast(t *testing.T) {
 	decide(false)
 	if position, origin := finished(); !position || !origin {
 		t.Errorf("after the last record: position %v, origin %v", position, origin)
+	}
+}
+
+// L6, L7: a record raises the low marks that it names, of its input's partition and of its origin's.
+func TestARecordRaisesTheLowMarksThatItNames(t *testing.T) {
+	st := journal.NewState()
+	st.Apply(&events.Record{Kind: events.KindDecision, Seq: 1, Decision: &events.Decision{Outcome: events.Ignored, Input: events.Input{
+		Kind: events.InputReply, Topic: "t", Partition: 3, Offset: 7, Low: 5, Origin: &events.Origin{Topic: "o", Partition: 4, Offset: 9, Low: 8}}}}, events.Hash{}, rows{})
+	position, origin := st.Position(journal.TP{Topic: "t", Partition: 3}), st.Origin(journal.TP{Topic: "o", Partition: 4})
+	if position.Low != 5 || !position.Has(7) || position.Has(6) {
+		t.Errorf("the position is %+v, want all below 5, and 7", position)
+	}
+	if origin.Low != 8 || !origin.Has(9) || origin.Has(8) {
+		t.Errorf("the origin is %+v, want all below 8, and 9", origin)
+	}
+}
+
+func progress(st *journal.State, p events.Progress) {
+	st.Apply(&events.Record{Kind: events.KindDecision, Seq: st.Seq + 1, Decision: &events.Decision{Outcome: events.Progressed, Progress: &p}}, events.Hash{}, rows{})
+}
+
+// L8: a progress record gives inputs their start positions, and moves them where nothing is decided. They never fall.
+func TestProgressMovesPositionsForwardOnly(t *testing.T) {
+	st, tp, id := journal.NewState(), journal.TP{Topic: "t", Partition: 1}, [16]byte{7}
+	progress(st, events.Progress{Positions: []events.Position{{Topic: "t", Partition: 1, TopicID: id, Low: 40}}})
+	progress(st, events.Progress{Positions: []events.Position{{Topic: "t", Partition: 1, Low: 30}}})
+	if m := st.Position(tp); m.Low != 40 || m.TopicID != id {
+		t.Errorf("the position is %+v, want 40 of topic %x", m, id)
+	}
+}
+
+// L14: what is emitted is known per topic, and in common once a record says so of all.
+func TestProgressOfEmissionIsKnownPerTopicAndNeverFalls(t *testing.T) {
+	st := journal.NewState()
+	on := func(topic string, seq uint64, want bool) {
+		t.Helper()
+		if got := st.EmittedOn(topic, seq); got != want {
+			t.Errorf("record %d emitted on %s: %v, want %v (%d, %v)", seq, topic, got, want, st.EmittedSeq, st.Emitted)
+		}
+	}
+	progress(st, events.Progress{EmittedSeq: 5, Emitted: []events.TopicProgress{{Topic: "a", Seq: 9}}})
+	on("a", 9, true)
+	on("a", 10, false)
+	on("b", 5, true)
+	on("b", 6, false)
+	progress(st, events.Progress{EmittedSeq: 4, Emitted: []events.TopicProgress{{Topic: "a", Seq: 8}, {Topic: "b", Seq: 7}}})
+	on("a", 9, true)
+	on("b", 7, true)
+	on("c", 5, true)
+	on("c", 6, false)
+	progress(st, events.Progress{EmittedSeq: 7})
+	if !maps.Equal(st.Emitted, map[string]uint64{"a": 9}) {
+		t.Errorf("topics that are further are %v, want a alone, up to 9", st.Emitted)
+	}
+}
+
+func TestAReaderKnowsItsPlaceAndWhatTheJournalHasGrownBy(t *testing.T) {
+	log := [][]byte{claim('a', 1)}
+	a := after(t, 'a', log)
+	one, two := a.decide("1"), a.decide("2")
+	put := func(r events.Record) []byte {
+		r.Nonce, r.Seq, r.Prev, r.Term = a.nonce, a.st.Seq+1, a.st.Hash, 1
+		v := r.Encode(nil)
+		a.st.Apply(&r, events.HashOf(v), rows{})
+		return v
+	}
+	check := func(next, at int64, checkpoint uint64, bytes int) {
+		t.Helper()
+		st, _, _ := fold(t, log, 100)
+		if st.Next != next || st.At != at || st.Checkpoint != checkpoint || st.Bytes != int64(bytes) {
+			t.Errorf("after %d records: next %d, at %d, checkpoint %d, %d bytes; want %d, %d, %d, %d", len(log), st.Next, st.At, st.Checkpoint, st.Bytes, next, at, checkpoint, bytes)
+		}
+	}
+	check(101, 0, 0, 0)
+	log = append(log, one, two)
+	check(103, 102, 0, len(one)+len(two))
+	log = append(log, one) // a duplicate
+	check(104, 102, 0, len(one)+len(two))
+	log = append(log, put(events.Record{Kind: events.KindCheckpoint, Checkpoint: a.st.NewCheckpoint()}))
+	check(105, 104, 3, 0)
+	log = append(log, put(events.Record{Kind: events.KindCarry, Carry: &events.Carry{Rows: []events.CarriedRow{{Key: events.RowKey(events.InstanceID{1}, events.RowRef{Part: events.PartHead}), Value: []byte("x")}}}}))
+	check(106, 105, 3, 0)
+	three := a.decide("3")
+	log = append(log, three)
+	check(107, 106, 3, len(three))
+}
+
+func TestAnOwnerIsWhoMadeTheLastClaimAndWhoseChainIsWhole(t *testing.T) {
+	if journal.NewState().Own(events.Nonce{}) {
+		t.Error("before any claim, somebody without a nonce owns the shard")
+	}
+	log := [][]byte{claim('a', 1)}
+	a := after(t, 'a', log)
+	one, two := a.decide("1"), a.decide("2")
+	own := func(want bool, why string) {
+		t.Helper()
+		if st, _, _ := fold(t, log, 0); st.Own(a.nonce) != want || st.Own(events.Nonce{'x'}) {
+			t.Errorf("%s: its own is %v, somebody else's %v", why, st.Own(a.nonce), st.Own(events.Nonce{'x'}))
+		}
+	}
+	log = append(log, one)
+	own(true, "after its claim")
+	log = append(log, two, one)
+	own(true, "after a duplicate")
+	log = append(log, claim('b', 2))
+	own(false, "after another claim")
+	log = append([][]byte{claim('a', 1)}, two)
+	own(false, "after a gap")
+}
+
+func TestEntriesOfADecisionAreRowsOfHistoryFromItsFirstOn(t *testing.T) {
+	st, got, id := journal.NewState(), rows{}, events.InstanceID{15: 1}
+	entries := []events.Entry{{Kind: events.EntryStarted, Message: "m", Time: 5}, {Kind: events.EntryStarted, Message: "n", Time: 6}}
+	st.Apply(&events.Record{Kind: events.KindDecision, Seq: 1, Decision: &events.Decision{Instance: id, FirstRow: 3, Entries: entries}}, events.Hash{}, got)
+	want := rows{}
+	for i := range entries {
+		want[string(events.RowKey(id, events.RowRef{Part: events.PartHistory, N: 3 + uint64(i)}))] = fmt.Sprintf("0:%x", entries[i].Encode(nil))
+	}
+	if !maps.Equal(got, want) {
+		t.Errorf("rows are %v, want %v", got, want)
+	}
+}
+
+// Only where a journal's head was deleted does it have to begin at a checkpoint.
+func TestAWholeJournalMayBeginWithWhatNobodyAccepts(t *testing.T) {
+	log := [][]byte{claim('a', 1)}
+	stray := after(t, 'a', log).decide("1")
+	wantVerdicts(t, [][]byte{stray, claim('b', 1)}, foreign, ok)
+}
+
+func TestVerdictsHaveNames(t *testing.T) {
+	for v, want := range map[journal.Verdict]string{ok: "accepted", ended: "ended", 0: "verdict-0", 6: "verdict-6"} {
+		if got := v.String(); got != want {
+			t.Errorf("verdict %d is called %q, want %q", uint8(v), got, want)
+		}
+	}
+}
+
+func TestAStateThatIsCutShortIsRefused(t *testing.T) {
+	st := journal.NewState()
+	st.Broken = true
+	whole := st.Encode()
+	if got, err := journal.DecodeState(whole); err != nil || !got.Broken {
+		t.Errorf("a broken chain is encoded as %+v (%v)", got, err)
+	}
+	for n := range whole {
+		if _, err := journal.DecodeState(whole[:n]); !errors.Is(err, events.ErrMalformed) {
+			t.Errorf("the first %d bytes of a state: %v", n, err)
+		}
+	}
+	if _, err := journal.DecodeState(nil); err == nil || !strings.HasSuffix(err.Error(), "cut short") {
+		t.Errorf("no bytes: %v", err)
 	}
 }
 

@@ -37,7 +37,7 @@ func (m *Mark) Has(offset int64) bool {
 	if n := len(m.Ahead); n > 0 && mutant.On("journal-high-water-mark") {
 		return offset < m.Ahead[n-1].To
 	}
-	i, found := slices.BinarySearchFunc(m.Ahead, offset, func(s events.Span, o int64) int {
+	_, found := slices.BinarySearchFunc(m.Ahead, offset, func(s events.Span, o int64) int {
 		switch {
 		case s.To <= o:
 			return -1
@@ -46,7 +46,7 @@ func (m *Mark) Has(offset int64) bool {
 		}
 		return 0
 	})
-	return found && i < len(m.Ahead)
+	return found
 }
 
 // Add marks one offset.
@@ -73,7 +73,6 @@ func (m *Mark) Add(offset int64) {
 	default:
 		m.Ahead = slices.Insert(m.Ahead, i, events.Span{From: offset, To: offset + 1})
 	}
-	m.settle()
 }
 
 // Raise lifts Low; it never falls.
