@@ -30,12 +30,18 @@ func spawn(name, logs string, env ...string) (*child, error) {
 	if err != nil {
 		return nil, err
 	}
+	return spawnOf(self, name, logs, env...)
+}
+
+// spawnOf starts a child from another build of this program.
+func spawnOf(program, name, logs string, env ...string) (*child, error) {
+	var err error
 	c := &child{name: name, said: make(chan string, 64), ended: make(chan struct{}), log: filepath.Join(logs, name+".log")}
 	stderr, err := os.OpenFile(c.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
 		return nil, err
 	}
-	c.cmd = exec.Command(self)
+	c.cmd = exec.Command(program)
 	c.cmd.Env = append(os.Environ(), env...)
 	c.cmd.Stderr = stderr
 	c.cmd.SysProcAttr = childAttr()

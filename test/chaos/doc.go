@@ -12,6 +12,9 @@
 // what follows from it, until it is killed there. A node that is stopped, loses its shards, and wakes after their
 // journals were trimmed is the last of it.
 //
+// Beside that, nodes of two builds are rolled forward, back and forward again (rolling.go), and killed on sessions of
+// the default length (takeover.go).
+//
 // It may import everything; nothing imports it. The rule that must not break: what is wrong is said by the checker,
 // which shares nothing with the engine, and a run that did not do what it is for fails.
 package main

@@ -26,7 +26,7 @@ import (
 
 // A child is told what it is by its environment.
 const (
-	envRole    = "SKALD_CHAOS_ROLE" // node, plain or participant
+	envRole    = "SKALD_CHAOS_ROLE" // node, plain, rolling or participant
 	envApp     = "SKALD_CHAOS_APP"
 	envBrokers = "SKALD_CHAOS_BROKERS"
 	envName    = "SKALD_CHAOS_NAME"
@@ -50,6 +50,8 @@ func runRole() bool {
 	switch role {
 	case "plain":
 		err = plainNode(ctx, log)
+	case "rolling":
+		err = rollingNode(ctx, log)
 	case "node":
 		err = node(ctx, log)
 	case "participant":
