@@ -12,6 +12,8 @@
 // what follows from it, until it is killed there. A node that is stopped, loses its shards, and wakes after their
 // journals were trimmed is the last of it.
 //
+// A shorter run has nodes that emit in transactions, and kills them around the request that ends one; somebody who
+// reads committed records only counts what there is (transactional.go).
 // Beside that, nodes of two builds are rolled forward, back and forward again (rolling.go), and killed on sessions of
 // the default length (takeover.go).
 //

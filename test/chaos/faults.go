@@ -20,6 +20,9 @@ const (
 	pointAppended = "appended" // the broker has acknowledged a decision; the engine has not been told
 	pointDecided  = "decided"  // the engine was told that a decision is durable, and is about to send its first command
 	pointAppend   = "append"   // the engine has handed a decision over; it is not sent
+
+	pointCommit    = "commit"    // a transaction's messages and progress are with the brokers; its end is not sent
+	pointCommitted = "committed" // its end is sent, and nobody has read the answer
 )
 
 // faults wraps a node's connection to Kafka. Only decisions that emit commands count: those have something to lose.
@@ -34,7 +37,8 @@ type faults struct {
 	held    chan struct{}
 	durable map[string]string // command id → where its decision stands, once the engine was told
 	trims   map[orchestrator.TopicPartition]int64
-	copied  string // the file that says how far the recorder is
+	copied  string                     // the file that says how far the recorder is
+	queued  map[string]map[string]bool // by transactional id: the messages, by ce_id, whose commit it was not told
 }
 
 // DeleteRecords is put off until the recorder has a copy of what is to be deleted. The engine is told at once that it
@@ -190,16 +194,22 @@ func (f *faults) commands(value []byte) []string {
 	return ids
 }
 
-func (f *faults) Produce(m *events.Message, done func(error)) {
-	if _, command := m.Header(events.HeaderSagaPhase); command {
-		id, _ := m.Header(events.HeaderID)
-		f.mu.Lock()
-		where, told := f.durable[id]
-		delete(f.durable, id)
-		f.mu.Unlock()
-		if told { // not of a tail that is sent again
-			f.at(pointDecided, where+" commands="+id)
-		}
+// produced says that one is about to be sent.
+func (f *faults) produced(m *events.Message) {
+	if _, command := m.Header(events.HeaderSagaPhase); !command {
+		return
 	}
+	id, _ := m.Header(events.HeaderID)
+	f.mu.Lock()
+	where, told := f.durable[id]
+	delete(f.durable, id)
+	f.mu.Unlock()
+	if told { // not of a tail that is sent again
+		f.at(pointDecided, where+" commands="+id)
+	}
+}
+
+func (f *faults) Produce(m *events.Message, done func(error)) {
+	f.produced(m)
 	f.Kafka.Produce(m, done)
 }

@@ -25,7 +25,11 @@ func (h *harness) judge(ctx context.Context) error {
 	if err := h.track.until(endTime, "all instances are final", func() bool { return h.track.final >= h.out.orders }); err != nil {
 		h.logf("%v: the checker will say which", err)
 	}
-	late := time.Now().Add(30 * time.Second)
+	settle := 30 * time.Second
+	if h.transactional {
+		settle = 6 * time.Second // only purges come any more
+	}
+	late := time.Now().Add(settle)
 	for time.Now().Before(late) {
 		h.track.mu.Lock()
 		quiet := time.Since(h.track.active) > 3*time.Second
@@ -71,10 +75,16 @@ func (h *harness) judge(ctx context.Context) error {
 		o.Plans[checker.PlanName(p)] = p
 		o.Starts[h.cast.events] = append(o.Starts[h.cast.events], k.typ)
 	}
+	if h.reader != nil {
+		if h.out.committed, err = h.reader.finish(end); err != nil {
+			return err
+		}
+		o.Committed = h.out.committed
+	}
 	h.out.evidence = ev
 	h.out.report = checker.Check(ev, o)
 	h.countZombie()
-	if h.out.verdict() == nil {
+	if h.out.verdict() == nil || h.transactional && h.out.transactionalVerdict() == nil {
 		return nil
 	}
 	f, err := os.Create(filepath.Join(h.dir, "evidence.jsonl"))

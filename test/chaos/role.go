@@ -33,6 +33,8 @@ const (
 	envDir     = "SKALD_CHAOS_DIR"
 	envCopied  = "SKALD_CHAOS_COPIED"   // of a node: the file that says how far the recorder is
 	envWork    = "SKALD_CHAOS_SERVICES" // of a participant, separated by commas
+	envKinds   = "SKALD_CHAOS_KINDS"    // of a node: names of the sagas, separated by commas; all without
+	envTxn     = "SKALD_CHAOS_TXN"      // of a node: 1 when it emits in transactions
 )
 
 const session = 700 * time.Millisecond
@@ -71,17 +73,18 @@ func node(ctx context.Context, log *slog.Logger) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	app := os.Getenv(envApp)
-	client, err := kafka.Dial(kafka.Config{Brokers: strings.Split(os.Getenv(envBrokers), ","), Session: session, Logger: quieter(log)})
-	if err != nil {
-		return err
-	}
-	defer client.Close()
 	var out sync.Mutex
-	f := &faults{Kafka: client, app: app, durable: map[string]string{}, trims: map[orchestrator.TopicPartition]int64{}, copied: os.Getenv(envCopied), say: func(format string, args ...any) {
+	f := &faults{app: app, queued: map[string]map[string]bool{}, durable: map[string]string{}, trims: map[orchestrator.TopicPartition]int64{}, copied: os.Getenv(envCopied), say: func(format string, args ...any) {
 		out.Lock()
 		defer out.Unlock()
 		fmt.Printf(format+"\n", args...)
 	}}
+	client, err := kafka.Dial(kafka.Config{Brokers: strings.Split(os.Getenv(envBrokers), ","), Session: session, Logger: quieter(log), Opts: []kgo.Opt{kgo.Dialer(f.dial)}})
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	f.Kafka = client
 	var engine atomic.Pointer[orchestrator.Engine]
 	go func() {
 		defer cancel() // the parent is gone, or closes the pipe to end us
@@ -101,8 +104,9 @@ func node(ctx context.Context, log *slog.Logger) error {
 		}
 	}()
 	go f.trim(ctx)
+	cast := newCast(app).only(strings.FieldsFunc(os.Getenv(envKinds), func(r rune) bool { return r == ',' }))
 	e, err := orchestrator.New(orchestrator.Config{
-		App: app, Kafka: f, Definitions: newCast(app).definitions(), Dir: os.Getenv(envDir), Node: os.Getenv(envName),
+		App: app, Kafka: f, Definitions: cast.definitions(), Transactional: cast.transactional(os.Getenv(envTxn) == "1"), Dir: os.Getenv(envDir), Node: os.Getenv(envName),
 		From: orchestrator.FromEarliest, Logger: log, CompactAfter: compactAfter, CacheBytes: 8 << 20, BacklogWait: 5 * time.Second,
 	})
 	if err != nil {

@@ -33,6 +33,9 @@ type options struct {
 	seed     uint64
 	duration time.Duration // at least; 0: the schedule once
 	out      io.Writer
+
+	kinds         []string // names of the sagas; all without
+	transactional bool     // nodes emit in transactions, and are killed in them
 }
 
 const (
@@ -57,6 +60,8 @@ type outcome struct {
 	takeOvers []time.Duration
 	orders    int
 	zombie    zombie
+	broken    []broken // transactions in which a node was killed
+	committed map[string]map[string]int
 }
 
 // zombie is what became of the owner that was stopped.
@@ -83,8 +88,10 @@ type harness struct {
 	load  *kgo.Client
 	rec   *checker.Recorder
 	track *track
-	rand  *rand.Rand
-	out   *outcome
+	// Of a run in transactions: somebody who reads committed records only.
+	reader *committedReader
+	rand   *rand.Rand
+	out    *outcome
 
 	mu     sync.Mutex // of the nodes' children, which whoever acts looks at
 	nodes  []*node1
@@ -116,7 +123,7 @@ func (h *harness) logf(format string, args ...any) {
 
 // run does all of it. An error says what kept it from being judged; what is wrong with the engine is in the outcome.
 func run(ctx context.Context, o options) (*outcome, error) {
-	h := &harness{options: o, cast: newCast(o.app), track: newTrack(o.app), rand: rand.New(rand.NewPCG(o.seed, 1)), began: time.Now(),
+	h := &harness{options: o, cast: newCast(o.app).only(o.kinds), track: newTrack(o.app), rand: rand.New(rand.NewPCG(o.seed, 1)), began: time.Now(),
 		out: &outcome{kills: map[string]int{}}}
 	h.logf("app %s, seed %d, %d sagas/s, files in %s", o.app, o.seed, o.rate, o.dir)
 	cl, err := kgo.NewClient(kgo.SeedBrokers(o.brokers...))
@@ -129,6 +136,7 @@ func run(ctx context.Context, o options) (*outcome, error) {
 		return nil, err
 	}
 	defer h.rec.Close()
+	defer h.reader.close()
 	defer h.killAll()
 	if err := h.begin(); err != nil {
 		return nil, err
@@ -143,6 +151,10 @@ func run(ctx context.Context, o options) (*outcome, error) {
 	go func() { loaded <- h.place(loading) }()
 
 	end := time.Now().Add(o.duration)
+	schedule := schedule
+	if o.transactional {
+		schedule = transactionalSchedule
+	}
 	for n := 0; n < len(schedule) || time.Now().Before(end); n++ {
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
@@ -151,8 +163,10 @@ func run(ctx context.Context, o options) (*outcome, error) {
 			return nil, err
 		}
 	}
-	if err := h.stopAndWake(ctx); err != nil {
-		return nil, err
+	if !o.transactional {
+		if err := h.stopAndWake(ctx); err != nil {
+			return nil, err
+		}
 	}
 	stop()
 	if err := <-loaded; err != nil {
@@ -174,6 +188,11 @@ func (h *harness) prepare(ctx context.Context) error {
 	}
 	for _, topic := range h.cast.inputs() {
 		if _, err := h.admin.CreateTopic(ctx, eventParts, 1, nil, topic); err != nil {
+			return err
+		}
+	}
+	if h.transactional {
+		if h.reader, err = readCommitted(h.brokers, h.cast.transactional(true)); err != nil {
 			return err
 		}
 	}
@@ -201,7 +220,8 @@ func (h *harness) startNode(n *node1) error {
 	n.life++
 	name := fmt.Sprintf("n%d.%d", n.n, n.life)
 	c, err := spawn(name, h.dir, envRole+"=node", envApp+"="+h.app, envBrokers+"="+strings.Join(h.brokers, ","), envName+"="+name,
-		envDir+"="+h.storeDir(n), envCopied+"="+h.copied())
+		envDir+"="+h.storeDir(n), envCopied+"="+h.copied(),
+		envKinds+"="+strings.Join(h.kinds, ","), envTxn+"="+strconv.Itoa(b2n(h.transactional)))
 	h.mu.Lock()
 	n.child = c
 	h.mu.Unlock()
@@ -364,7 +384,13 @@ func (h *harness) strike(what string) error {
 		}
 		select {
 		case line := <-n.said:
-			h.out.proven = append(h.out.proven, n.name+" "+line)
+			if what == pointCommit || what == pointCommitted {
+				if err := h.inTransaction(what, n.name, line); err != nil {
+					return err
+				}
+			} else {
+				h.out.proven = append(h.out.proven, n.name+" "+line)
+			}
 			victims = []*node1{n}
 		case <-n.ended:
 			return fmt.Errorf("%s ended by itself: %w (%s)", n.name, n.err, n.log)

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/skald-io/skald/connectors/participant"
@@ -213,6 +214,22 @@ func (c *cast) newKinds(step, both func(string, pair) sagas.StepOf[order], start
 		{courier, "courier.placed", []string{modeOK, modeRush, modeSlow, modeLoss, modePolls, modeUnpaid, modeLosses, modeMute, modeFlaky, modeSlow}},
 		{approval, "approval.placed", []string{modeApprove, modeRefuse, modeSuspend, modeCancel, modeStuck, modeNobody, modeApprove, modeRefuse}},
 	}
+}
+
+// only leaves the named kinds of sagas; all when none is named.
+func (c *cast) only(names []string) *cast {
+	if len(names) > 0 {
+		c.kinds = slices.DeleteFunc(c.kinds, func(k kind) bool { return !slices.Contains(names, k.def.Name()) })
+	}
+	return c
+}
+
+// transactional are the topics on which nodes emit in transactions.
+func (c *cast) transactional(on bool) []string {
+	if !on {
+		return nil
+	}
+	return append([]string{c.parcels}, c.topics...)
 }
 
 func (c *cast) definitions() []orchestrator.Definition {

@@ -24,6 +24,9 @@ type Options struct {
 	// its own, are checked in full, and every event has to be answered by all who start on it or wait for it;
 	// without, only steps that one decision ties together are.
 	Plans map[string]*sagas.Plan
+	// Committed is, for each topic on which the application emits in transactions, how often somebody who reads
+	// committed records only has seen each ce_id. It was read to its end after the journal was.
+	Committed map[string]map[string]int
 	// PartialLedgers says that not all participants keep a ledger, so that a missing effect proves nothing.
 	PartialLedgers bool
 }
@@ -63,6 +66,7 @@ func Check(e *Evidence, o Options) *Report {
 	c.sent()
 	c.messages()
 	c.emittedEvents()
+	c.committed()
 	c.effects()
 	c.endings()
 	slices.SortFunc(c.report.Violations, func(a, b Violation) int {
@@ -352,6 +356,24 @@ func (c *check) sentCommand(m *events.Message) {
 		return a.Key == b.Key && bytes.Equal(a.Value, b.Value)
 	}) {
 		bad(RuleCommandBytes, inst, step, "command %s differs from its first copy at %s", text, f.Place())
+	}
+}
+
+// committed holds what a reader of committed records saw against what was decided (L16).
+func (c *check) committed() {
+	judge := func(a *accepted, emit *events.Emit, id string) {
+		seen, known := c.o.Committed[emit.Topic]
+		if n := seen[id]; known && (n > 1 || n == 0 && c.o.Quiescent) {
+			a.at(c, RuleCommittedOnce, emit.Step, "%s was decided once, and who reads committed records of topic %s sees it %d times", id, emit.Topic, n)
+		}
+	}
+	for _, id := range slices.Sorted(keys(c.commands)) {
+		if d := c.commands[id]; d.sent > 0 || !c.refused(d) {
+			judge(&d.accepted, d.emit, id)
+		}
+	}
+	for _, id := range slices.Sorted(keys(c.ent.told)) {
+		judge(&c.ent.told[id].accepted, c.ent.told[id].emit, id)
 	}
 }
 

@@ -307,3 +307,29 @@ func TestEpochsTellWhatAFencedOwnerTried(t *testing.T) {
 		t.Fatalf("%+v", r.Epochs)
 	}
 }
+
+// L16.
+func TestWhoReadsCommittedRecordsHasToSeeEachCommandOnce(t *testing.T) {
+	w := clean(t)
+	e := w.build()
+	seen := map[string]map[string]int{}
+	for _, m := range w.sent {
+		if seen[m.Topic] == nil {
+			seen[m.Topic] = map[string]int{}
+		}
+		id, _ := m.Header(events.HeaderID)
+		seen[m.Topic][id] = 1
+	}
+	o := quiescent
+	o.Committed = seen
+	if r := Check(e, o); !r.OK() {
+		t.Fatalf("\n%s", r)
+	}
+	id, _ := w.sent[0].Header(events.HeaderID)
+	for _, n := range []int{0, 2} {
+		seen[w.sent[0].Topic][id] = n
+		if r := Check(e, o); r.ByRule[RuleCommittedOnce] != 1 || len(r.ByRule) != 1 {
+			t.Errorf("seen %d times:\n%s", n, r)
+		}
+	}
+}

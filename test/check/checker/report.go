@@ -49,6 +49,7 @@ const (
 	RuleCarry           Rule = "carry"            // LOG §1: a carry is the row as it is
 	RuleCheckpoint      Rule = "checkpoint"       // LOG §1: a checkpoint holds the positions as they are
 	RuleEmissionClaimed Rule = "emission-claimed" // L14: progress does not pass what is not on its topic
+	RuleCommittedOnce   Rule = "committed-once"   // L16: who reads committed records sees each decided command once
 	RuleUnfinished      Rule = "unfinished"       // G1: everything is final in the end
 )
 
