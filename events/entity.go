@@ -17,6 +17,7 @@ type Queued struct {
 	Who       string
 	Place     string // where it was read, for quarantine
 	Time      int64  // ms since 1970
+	Number    uint64 // of a signal that a Wait holds: its place in the queue, should the Wait end without it
 	Unknown   []byte
 }
 
@@ -29,6 +30,7 @@ func (q *Queued) Encode(dst []byte) []byte {
 	b.string(4, q.Who)
 	b.string(5, q.Place)
 	b.int(6, q.Time)
+	b.uint(7, q.Number)
 	return append(b, q.Unknown...)
 }
 
@@ -50,6 +52,8 @@ func DecodeQueued(p []byte) (*Queued, error) {
 			q.Place = f.string()
 		case 6:
 			q.Time = f.int()
+		case 7:
+			q.Number = f.uint()
 		default:
 			f.keep()
 		}

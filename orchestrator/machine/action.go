@@ -674,6 +674,9 @@ func (w *work) terminate() (owed string) {
 			return ""
 		case n.Kind == sagas.KindWait && r.Status == events.NodeActive && !w.full():
 			w.spent += costCommand
+			if n.Wait.Event != nil { // signals end with their instance
+				w.giveBack(n, r)
+			}
 			w.unregister(n, r)
 		case n.Kind != sagas.KindStep:
 		case r.Undo != nil:

@@ -31,8 +31,32 @@ func (w *work) enqueue(q *events.Queued) bool {
 	}
 	w.entity(w.id).set(queueRef(h.QueueNext), 0, q.Encode(nil))
 	h.QueueNext++
-	w.entry(events.Entry{Kind: events.EntryQueued, Step: q.Name, Message: q.MessageID, Who: q.Who})
+	w.queued(q)
 	return true
+}
+
+func (w *work) queued(q *events.Queued) {
+	w.entry(events.Entry{Kind: events.EntryQueued, Step: q.Name, Message: q.MessageID, Who: q.Who})
+}
+
+// keepPlace gives a signal that a Wait holds the next number in the queue, so that it stands there before what came
+// after it if the Wait ends without it.
+func (w *work) keepPlace(q *events.Queued) {
+	q.Number = w.head.QueueNext
+	w.head.QueueNext++
+}
+
+// requeue puts a signal back where it would stand, had no Wait held it. It was accepted when it came, so that there is
+// room for it whatever came since.
+func (w *work) requeue(q *events.Queued) {
+	h := w.head
+	if _, _, taken := w.entity(w.id).row(queueRef(q.Number)); taken || q.Number >= h.QueueNext {
+		q.Number = h.QueueNext // an earlier build gave it none
+		h.QueueNext++
+	}
+	h.QueueFirst = min(h.QueueFirst, q.Number)
+	w.entity(w.id).set(queueRef(q.Number), 0, q.Encode(nil))
+	w.queued(q)
 }
 
 type queueRow struct {
@@ -138,8 +162,9 @@ func (w *work) signal(in *events.InboxMessage) {
 		}
 		w.answer(in, true, CodeQueued, "")
 	case w.holds():
+		w.keepPlace(q)
 		r.Answer, r.HasAnswer = q.Encode(nil), true
-		w.entry(events.Entry{Kind: events.EntryQueued, Step: q.Name, Message: q.MessageID, Who: q.Who})
+		w.queued(q)
 		w.hold(r)
 		w.answer(in, true, CodeQueued, "")
 	default:

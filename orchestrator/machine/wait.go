@@ -108,11 +108,30 @@ func (w *work) undoWait(n place, r *row) {
 		r.Status = events.NodeUndone
 		r.set(0)
 	case events.NodeActive:
+		w.giveBack(n, r)
 		w.unregister(n, r)
 		r.Status, r.Answer, r.HasAnswer, r.Failed = events.NodeUndone, nil, false, false
 		r.set(0)
 	}
 	w.up(n, endedUndone)
+}
+
+// giveBack returns what a Wait holds and will not take any more: an event to its correlation, which offers it to whoever
+// waits next, and a signal to the queue. Nothing that came for an instance is dropped in silence (rule L20).
+func (w *work) giveBack(n place, r *row) {
+	if !r.HasAnswer || mutant.On("machine-held-dropped-with-its-wait") {
+		return
+	}
+	q, err := events.DecodeQueued(r.Answer)
+	switch {
+	case err != nil:
+		w.corrupt = true
+	case n.Wait.Event == nil:
+		w.requeue(q)
+	case r.Key != "": // otherwise an earlier build said that it was taken
+		w.note(events.EntryQueued, n, r, events.Forward, 0, "", q.MessageID)
+		w.send(w.m.correlationID(w.plan.Name, n.Wait.Event, r.Key), &events.InboxMessage{Kind: events.InboxRefused, From: w.waiter(r), EventID: q.MessageID})
+	}
 }
 
 // waited ends a Wait well.
@@ -123,8 +142,8 @@ func (w *work) waited(n place, r *row) {
 	w.up(n, endedDone)
 }
 
-// offered takes an event that a correlation offers, or refuses it. A parked instance takes it as well: then it is
-// held like an answer.
+// offered takes an event that a correlation offers, or refuses it. A parked instance does neither: it holds the event
+// like an answer, and the correlation keeps it until it hears what became of it.
 func (w *work) offered(in *events.InboxMessage) {
 	n, r := w.awaits(in)
 	if w.stopped() {
@@ -138,12 +157,10 @@ func (w *work) offered(in *events.InboxMessage) {
 		w.ignore(ReasonUnknownOffer)
 		return
 	}
-	w.send(in.Correlation, &events.InboxMessage{Kind: events.InboxTaken, From: w.waiter(r), EventID: in.EventID})
-	r.Key, r.dirty = "", true
-	w.note(events.EntryEvent, n, r, events.Forward, 0, "", in.EventID)
 	if w.holds() {
 		kept := events.Queued{MessageID: in.EventID, Payload: in.Payload, Time: in.Time}
 		r.Answer, r.HasAnswer = kept.Encode(nil), true
+		w.note(events.EntryQueued, n, r, events.Forward, 0, "", in.EventID)
 		w.hold(r)
 		return
 	}
@@ -194,6 +211,11 @@ func (w *work) denied(in *events.InboxMessage) {
 
 // takeEvent ends a Wait with what it waited for. An event that cannot be taken parks the instance.
 func (w *work) takeEvent(n place, r *row, in sagas.Taken) {
+	if r.Key != "" { // otherwise an earlier build said so when it was held
+		w.send(w.m.correlationID(w.plan.Name, n.Wait.Event, r.Key), &events.InboxMessage{Kind: events.InboxTaken, From: w.waiter(r), EventID: in.ID})
+		w.note(events.EntryEvent, n, r, events.Forward, 0, "", in.ID)
+		r.Key, r.dirty = "", true
+	}
 	if fn := n.Wait.Take; fn != nil {
 		if !w.user(n, "the event", true, func(data any) error { return fn(data, in) }) {
 			return
