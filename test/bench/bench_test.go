@@ -61,7 +61,7 @@ func TestAClosedLoopReportsWhatItPromises(t *testing.T) {
 	if d := got["decisions_per_saga"].(float64); d < 2 || d > 5 {
 		t.Errorf("%v decisions a saga of two steps, want about 3", d)
 	}
-	for _, name := range []string{"engine.cpu.pprof", "engine.allocs.base.pprof", "engine.allocs.pprof"} {
+	for _, name := range []string{"engine.cpu.pprof", "engine.allocs.base.pprof", "engine.allocs.pprof", "participants.cpu.pprof", "participants.allocs.base.pprof", "participants.allocs.pprof"} {
 		if f, err := os.Stat(dir + "/" + name); err != nil || f.Size() == 0 {
 			t.Errorf("no profile %s: %v", name, err)
 		}

@@ -77,7 +77,7 @@ func engineRole(ctx context.Context, o *options) error {
 		return engineSample{sample: processSample(), Shards: s.Shards, Decisions: s.Decisions, Forwards: s.Forwards, Asleep: asleep.n.Load(), Mallocs: mem.Mallocs, AllocB: mem.TotalAlloc, GCs: mem.NumGC,
 			Journal: m.journal.read(), Commands: m.commands.read(), Replies: m.replies.read(), Ends: m.ends.read()}
 	}
-	prof := profiler{dir: o.profile}
+	prof := profiler{dir: o.profile, role: "engine"}
 	return serve(ctx, ended, func(word string) (any, error) {
 		switch word {
 		case "begin":
@@ -102,20 +102,20 @@ func engineRole(ctx context.Context, o *options) error {
 	})
 }
 
-// profiler writes the profiles of the window.
+// profiler writes the profiles of the window of one role; dir is empty when none are wanted.
 type profiler struct {
-	dir string
-	cpu *os.File
+	dir, role string
+	cpu       *os.File
 }
 
 func (p *profiler) begin() (err error) {
 	if p.dir == "" {
 		return nil
 	}
-	if err := p.allocs("engine.allocs.base.pprof"); err != nil {
+	if err := p.allocs("allocs.base"); err != nil {
 		return err
 	}
-	if p.cpu, err = os.Create(filepath.Join(p.dir, "engine.cpu.pprof")); err != nil {
+	if p.cpu, err = p.create("cpu"); err != nil {
 		return err
 	}
 	return pprof.StartCPUProfile(p.cpu)
@@ -126,7 +126,7 @@ func (p *profiler) end() error {
 		return nil
 	}
 	pprof.StopCPUProfile()
-	return errors.Join(p.cpu.Close(), p.allocs("engine.allocs.pprof"))
+	return errors.Join(p.cpu.Close(), p.allocs("allocs"))
 }
 
 // heap writes what is live now.
@@ -134,16 +134,20 @@ func (p *profiler) heap() error {
 	if p.dir == "" {
 		return nil
 	}
-	f, err := os.Create(filepath.Join(p.dir, "engine.heap.pprof"))
+	f, err := p.create("heap")
 	if err != nil {
 		return err
 	}
 	return errors.Join(pprof.Lookup("heap").WriteTo(f, 0), f.Close())
 }
 
+func (p *profiler) create(kind string) (*os.File, error) {
+	return os.Create(filepath.Join(p.dir, p.role+"."+kind+".pprof"))
+}
+
 // allocs writes all allocations since the start: `go tool pprof -base` takes the difference.
-func (p *profiler) allocs(name string) error {
-	f, err := os.Create(filepath.Join(p.dir, name))
+func (p *profiler) allocs(kind string) error {
+	f, err := p.create(kind)
 	if err != nil {
 		return err
 	}

@@ -247,11 +247,11 @@ func (l *load) closed(ctx context.Context, engine, services *child, r report) er
 		case now.Before(begin):
 		case !measuring:
 			measuring = true
-			failed = errors.Join(engine.ask("begin", &before), services.ask("sample", &servicesBefore))
+			failed = errors.Join(engine.ask("begin", &before), services.ask("begin", &servicesBefore))
 			begin = time.Now()
 			end = begin.Add(l.o.duration)
 		case now.After(end):
-			failed = errors.Join(engine.ask("end", &after), services.ask("sample", &servicesAfter))
+			failed = errors.Join(engine.ask("end", &after), services.ask("end", &servicesAfter))
 			end = now
 			return false
 		default:
@@ -312,7 +312,7 @@ func (l *load) open(ctx context.Context, engine, services *child, r report) erro
 	var from, to time.Time // of the window, as sampled
 	finish := func() error {
 		to = time.Now()
-		return errors.Join(engine.ask("end", &after), services.ask("sample", &servicesAfter))
+		return errors.Join(engine.ask("end", &after), services.ask("end", &servicesAfter))
 	}
 	var took []time.Duration
 	final := make([]bool, n)
@@ -325,7 +325,7 @@ func (l *load) open(ctx context.Context, engine, services *child, r report) erro
 		final[i] = true
 		count++
 		if from.IsZero() && !now.Before(begin) {
-			failed = errors.Join(engine.ask("begin", &before), services.ask("sample", &servicesBefore))
+			failed = errors.Join(engine.ask("begin", &before), services.ask("begin", &servicesBefore))
 			from = time.Now()
 		} else if !from.IsZero() && to.IsZero() {
 			ended++

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -32,7 +33,7 @@ func (q quiet) Handle(ctx context.Context, r slog.Record) error {
 func (q quiet) WithAttrs(a []slog.Attr) slog.Handler { return quiet{q.Handler.WithAttrs(a)} }
 func (q quiet) WithGroup(n string) slog.Handler      { return quiet{q.Handler.WithGroup(n)} }
 
-// participantsRole runs all services in one process until it is told to end.
+// participantsRole runs all services in one process until it is told to end. "begin" and "end" are the borders of the window.
 func participantsRole(ctx context.Context, o *options) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -44,7 +45,20 @@ func participantsRole(ctx context.Context, o *options) error {
 			ended <- participants(ctx, o)
 		}
 	}()
-	return serve(ctx, ended, func(string) (any, error) { return processSample(), nil })
+	prof := profiler{dir: o.profile, role: "participants"}
+	return serve(ctx, ended, func(word string) (any, error) {
+		switch word {
+		case "begin":
+			if err := prof.begin(); err != nil {
+				return nil, err
+			}
+			return processSample(), nil
+		case "end":
+			s := processSample()
+			return s, prof.end()
+		}
+		return nil, errors.New("unknown word " + word)
+	})
 }
 
 // participants are the services with the participant kit. Their handlers cost nothing, and their ledger is
