@@ -37,7 +37,7 @@ func (q *Queued) Encode(dst []byte) []byte {
 // DecodeQueued reads what Encode wrote. The result aliases p.
 func DecodeQueued(p []byte) (*Queued, error) {
 	q := &Queued{}
-	f := reader{rest: p}
+	f := reader{in: p}
 	for f.next() {
 		switch f.num {
 		case 1:
@@ -95,7 +95,7 @@ func (a *Answer) Encode(dst []byte) []byte {
 // DecodeAnswer reads what Encode wrote. The result aliases p.
 func DecodeAnswer(p []byte) (*Answer, error) {
 	a := &Answer{}
-	f := reader{rest: p}
+	f := reader{in: p}
 	for f.next() {
 		switch f.num {
 		case 1:
@@ -145,7 +145,7 @@ func (k *KeyState) Encode(dst []byte) []byte {
 // DecodeKeyState reads what Encode wrote. The result aliases p.
 func DecodeKeyState(p []byte) (*KeyState, error) {
 	k := &KeyState{}
-	f := reader{rest: p}
+	f := reader{in: p}
 	for f.next() {
 		switch f.num {
 		case 1:
@@ -262,7 +262,7 @@ func (c *Correlation) Encode(dst []byte) []byte {
 // DecodeCorrelation reads what Encode wrote. The result aliases p.
 func DecodeCorrelation(p []byte) (*Correlation, error) {
 	c := &Correlation{}
-	f := reader{rest: p}
+	f := reader{in: p}
 	for f.next() {
 		switch f.num {
 		case 1:
@@ -301,7 +301,7 @@ func (w *Waiter) encode(b *buffer) {
 }
 
 func (w *Waiter) decode(p []byte) error {
-	f := reader{rest: p}
+	f := reader{in: p}
 	for f.next() {
 		switch f.num {
 		case 1:
@@ -321,7 +321,7 @@ func (w *Waiter) decode(p []byte) error {
 }
 
 func (e *BufferedEvent) decode(p []byte) error {
-	f := reader{rest: p}
+	f := reader{in: p}
 	for f.next() {
 		switch f.num {
 		case 1:
@@ -341,7 +341,7 @@ func (e *BufferedEvent) decode(p []byte) error {
 }
 
 func (s *SeenEvent) decode(p []byte) error {
-	f := reader{rest: p}
+	f := reader{in: p}
 	for f.next() {
 		switch f.num {
 		case 1:
@@ -372,7 +372,7 @@ func (k *KeptEvent) Encode(dst []byte) []byte {
 // DecodeKeptEvent reads what Encode wrote. The result aliases p.
 func DecodeKeptEvent(p []byte) (*KeptEvent, error) {
 	k := &KeptEvent{}
-	f := reader{rest: p}
+	f := reader{in: p}
 	for f.next() {
 		switch f.num {
 		case 1:

@@ -67,7 +67,7 @@ func (h *Header) encode(b *buffer) {
 // decode reports whether nothing but a key and a value was found. A header has no place for what it does
 // not know: who holds it keeps one of a newer shape unread.
 func (h *Header) decode(p []byte) (whole bool, err error) {
-	f := reader{rest: p}
+	f := reader{in: p}
 	for f.next() {
 		switch f.num {
 		case 1:
@@ -382,7 +382,7 @@ func (d *Decision) Whose(r *RowChange) InstanceID {
 
 // emittedOfHead reads of a head what commands need: decoding all of it would cost more than the command.
 func emittedOfHead(p []byte) (key []byte, trace []Header, err error) {
-	f := reader{rest: p}
+	f := reader{in: p}
 	for f.next() {
 		switch f.num {
 		case 4:
@@ -408,7 +408,7 @@ func emittedOfHead(p []byte) (key []byte, trace []Header, err error) {
 // emittedOfNode reads the command's payload of a node's row, or that of the undo it owes.
 func emittedOfNode(p []byte, phase Phase) (payload []byte, owed bool, err error) {
 	var undo Obligation
-	f := reader{rest: p}
+	f := reader{in: p}
 	for f.next() {
 		switch {
 		case f.num == 8 && phase != Compensate:
@@ -574,7 +574,7 @@ func UnwrapForward(m *Message) (Message, *Origin, error) {
 	if err := o.decode(m.Headers[at].Value); err != nil {
 		return Message{}, nil, &PoisonError{PoisonForward, err.Error()}
 	}
-	f := reader{rest: o.Unknown}
+	f := reader{in: o.Unknown}
 	for f.next() {
 		if f.num == 15 {
 			ms = f.int()

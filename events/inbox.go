@@ -139,7 +139,7 @@ func (a *Action) encode(b *buffer) {
 // DecodeInboxMessage reads what Encode wrote. The result aliases p. Damaged bytes give ErrMalformed.
 func DecodeInboxMessage(p []byte) (*InboxMessage, error) {
 	m := &InboxMessage{}
-	f := reader{rest: p}
+	f := reader{in: p}
 	for f.next() {
 		switch f.num {
 		case 1:
@@ -183,7 +183,7 @@ func DecodeInboxMessage(p []byte) (*InboxMessage, error) {
 }
 
 func (a *Action) decode(p []byte) error {
-	f := reader{rest: p}
+	f := reader{in: p}
 	for f.next() {
 		switch f.num {
 		case 1:

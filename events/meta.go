@@ -142,7 +142,7 @@ func DecodeMeta(b []byte) (*MetaRecord, error) {
 		return nil, fmt.Errorf("meta record: %w", &NewerFormatError{Format: b[0]})
 	}
 	r := &MetaRecord{}
-	f := reader{rest: b[1:]}
+	f := reader{in: b[1:]}
 	for f.next() {
 		switch f.num {
 		case 1:
@@ -191,7 +191,7 @@ func (n *NodeInfo) encode(b *buffer) {
 }
 
 func (n *NodeInfo) decode(p []byte) error {
-	f := reader{rest: p}
+	f := reader{in: p}
 	for f.next() {
 		switch f.num {
 		case 1:
@@ -246,7 +246,7 @@ func (d *DefinitionRef) encode(b *buffer) {
 }
 
 func (d *DefinitionRef) decode(p []byte) error {
-	f := reader{rest: p}
+	f := reader{in: p}
 	for f.next() {
 		switch f.num {
 		case 1:
@@ -272,7 +272,7 @@ func (w *WaitingShard) encode(b *buffer) {
 }
 
 func (w *WaitingShard) decode(p []byte) error {
-	f := reader{rest: p}
+	f := reader{in: p}
 	for f.next() {
 		switch f.num {
 		case 1:
@@ -311,7 +311,7 @@ func (d *DefinitionInfo) encode(b *buffer) {
 }
 
 func (d *DefinitionInfo) decode(p []byte) error {
-	f := reader{rest: p}
+	f := reader{in: p}
 	for f.next() {
 		switch f.num {
 		case 1:
@@ -346,7 +346,7 @@ func (s *EventRef) encode(b *buffer) {
 }
 
 func (s *EventRef) decode(p []byte) error {
-	f := reader{rest: p}
+	f := reader{in: p}
 	for f.next() {
 		switch f.num {
 		case 1:
@@ -370,7 +370,7 @@ func (l *FormatLevel) encode(b *buffer) {
 }
 
 func (l *FormatLevel) decode(p []byte) error {
-	f := reader{rest: p}
+	f := reader{in: p}
 	for f.next() {
 		switch f.num {
 		case 1:

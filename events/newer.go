@@ -28,7 +28,7 @@ func (e *NewerFormatError) Is(target error) bool { return target == ErrNewerForm
 // claimedBy looks for the build that a record of any format names: a claim, and the claim in a checkpoint,
 // stay where format 1 has them, so that an older build can say whom to ask. It is "" when there is none.
 func claimedBy(p []byte) string {
-	f := reader{rest: p}
+	f := reader{in: p}
 	for f.next() {
 		switch f.num {
 		case 7:

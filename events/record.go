@@ -380,7 +380,7 @@ func DecodeRecord(b []byte) (*Record, error) {
 		return nil, fmt.Errorf("journal record: %w: format 0", ErrMalformed)
 	}
 	r := &Record{Format: b[0]}
-	f := reader{rest: b[1:]}
+	f := reader{in: b[1:]}
 	for f.next() {
 		switch f.num {
 		case 1:
@@ -446,7 +446,7 @@ func (c *Claim) encode(b *buffer) {
 }
 
 func (c *Claim) decode(p []byte) error {
-	f := reader{rest: p}
+	f := reader{in: p}
 	for f.next() {
 		switch f.num {
 		case 1:
@@ -504,7 +504,7 @@ func (d *Decision) encode(b *buffer) {
 }
 
 func (d *Decision) decode(p []byte) error {
-	f := reader{rest: p}
+	f := reader{in: p}
 	for f.next() {
 		switch f.num {
 		case 1:
@@ -561,7 +561,7 @@ func (i *Input) encode(b *buffer) {
 }
 
 func (i *Input) decode(p []byte) error {
-	f := reader{rest: p}
+	f := reader{in: p}
 	for f.next() {
 		switch f.num {
 		case 1:
@@ -603,7 +603,7 @@ func (o *Origin) encode(b *buffer) {
 }
 
 func (o *Origin) decode(p []byte) error {
-	f := reader{rest: p}
+	f := reader{in: p}
 	for f.next() {
 		switch f.num {
 		case 1:
@@ -641,7 +641,7 @@ func (e *Emit) encode(b *buffer) {
 }
 
 func (e *Emit) decode(p []byte) error {
-	f := reader{rest: p}
+	f := reader{in: p}
 	for f.next() {
 		switch f.num {
 		case 1:
@@ -692,7 +692,7 @@ func (p *Progress) encode(b *buffer) {
 }
 
 func (p *Progress) decode(buf []byte) error {
-	f := reader{rest: buf}
+	f := reader{in: buf}
 	for f.next() {
 		switch f.num {
 		case 1:
@@ -730,7 +730,7 @@ func (p *Position) encode(b *buffer) {
 
 func (p *Position) decode(buf []byte) error {
 	var ahead []byte
-	f := reader{rest: buf}
+	f := reader{in: buf}
 	for f.next() {
 		switch f.num {
 		case 1:
@@ -788,7 +788,7 @@ func (t *TopicProgress) encode(b *buffer) {
 }
 
 func (t *TopicProgress) decode(p []byte) error {
-	f := reader{rest: p}
+	f := reader{in: p}
 	for f.next() {
 		switch f.num {
 		case 1:
@@ -814,7 +814,7 @@ func (c *Carry) encode(b *buffer) {
 }
 
 func (c *Carry) decode(p []byte) error {
-	f := reader{rest: p}
+	f := reader{in: p}
 	for f.next() {
 		switch f.num {
 		case 1:
@@ -837,7 +837,7 @@ func (r *CarriedRow) encode(b *buffer) {
 }
 
 func (r *CarriedRow) decode(p []byte) error {
-	f := reader{rest: p}
+	f := reader{in: p}
 	for f.next() {
 		switch f.num {
 		case 1:
@@ -875,7 +875,7 @@ func (c *Checkpoint) encode(b *buffer) {
 }
 
 func (c *Checkpoint) decode(p []byte) error {
-	f := reader{rest: p}
+	f := reader{in: p}
 	for f.next() {
 		switch f.num {
 		case 1:

@@ -80,7 +80,7 @@ func (r *RowChange) encode(b *buffer) {
 }
 
 func (r *RowChange) decode(p []byte) error {
-	f := reader{rest: p}
+	f := reader{in: p}
 	for f.next() {
 		switch f.num {
 		case 1:
@@ -285,7 +285,7 @@ func (h *Head) Encode(dst []byte) []byte {
 // DecodeHead reads what Encode wrote. The result aliases p.
 func DecodeHead(p []byte) (*Head, error) {
 	h := &Head{}
-	f := reader{rest: p}
+	f := reader{in: p}
 	for f.next() {
 		switch f.num {
 		case 1:
@@ -482,7 +482,7 @@ func (n *NodeState) Encode(dst []byte) []byte {
 // DecodeNode reads what Encode wrote. The result aliases p.
 func DecodeNode(p []byte) (*NodeState, error) {
 	n := &NodeState{}
-	f := reader{rest: p}
+	f := reader{in: p}
 	for f.next() {
 		switch f.num {
 		case 1:
@@ -561,7 +561,7 @@ func (o *Obligation) encode(b *buffer) {
 }
 
 func (o *Obligation) decode(p []byte) error {
-	f := reader{rest: p}
+	f := reader{in: p}
 	for f.next() {
 		switch f.num {
 		case 1:
@@ -658,7 +658,7 @@ func DecodeEntry(p []byte) (*Entry, error) {
 }
 
 func (e *Entry) decode(p []byte) error {
-	f := reader{rest: p}
+	f := reader{in: p}
 	for f.next() {
 		switch f.num {
 		case 1:

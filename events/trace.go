@@ -196,7 +196,7 @@ type HeadView struct {
 
 // ViewHead reads a head, without the cost of DecodeHead.
 func ViewHead(p []byte) (v HeadView, err error) {
-	f := reader{rest: p}
+	f := reader{in: p}
 	for f.next() {
 		switch f.num {
 		case 1:

@@ -19,8 +19,16 @@ var ErrMalformed = errors.New("malformed")
 
 type buffer []byte
 
+// short is the number of a field whose tag takes one byte, and what a length or a value is below that does: of
+// nearly every field both do, and they are written in one go.
+const short, shortValue = 1 << 4, 1 << 7
+
 func (b *buffer) uint(num protowire.Number, v uint64) {
-	if v != 0 {
+	switch {
+	case v == 0:
+	case num < short && v < shortValue:
+		*b = append(*b, byte(num)<<3|byte(protowire.VarintType), byte(v))
+	default:
 		*b = protowire.AppendVarint(protowire.AppendTag(*b, num, protowire.VarintType), v)
 	}
 }
@@ -41,19 +49,31 @@ func (b *buffer) bytes(num protowire.Number, v []byte) {
 
 // message writes v even when it is empty: an element of a list, or a presence.
 func (b *buffer) message(num protowire.Number, v []byte) {
-	*b = protowire.AppendBytes(protowire.AppendTag(*b, num, protowire.BytesType), v)
+	*b = append(b.sized(num, len(v)), v...)
 }
 
 func (b *buffer) string(num protowire.Number, v string) {
 	if v != "" {
-		*b = protowire.AppendString(protowire.AppendTag(*b, num, protowire.BytesType), v)
+		*b = append(b.sized(num, len(v)), v...)
 	}
+}
+
+// sized appends the tag and the length of a field of n bytes.
+func (b *buffer) sized(num protowire.Number, n int) []byte {
+	if num < short && n < shortValue {
+		return append(*b, byte(num)<<3|byte(protowire.BytesType), byte(n))
+	}
+	return protowire.AppendVarint(protowire.AppendTag(*b, num, protowire.BytesType), uint64(n))
 }
 
 // begin opens a message in place and end closes it: its length is patched in once it is known. What begin
 // returns is given to end; in between only that message is written.
 func (b *buffer) begin(num protowire.Number) int {
-	*b = append(protowire.AppendTag(*b, num, protowire.BytesType), 0)
+	if num < short {
+		*b = append(*b, byte(num)<<3|byte(protowire.BytesType), 0)
+	} else {
+		*b = append(protowire.AppendTag(*b, num, protowire.BytesType), 0)
+	}
 	return len(*b)
 }
 
@@ -73,21 +93,42 @@ func (b *buffer) end(at int) {
 // its other methods takes its value: one of a known type, or keep. The first thing that is wrong ends the
 // walk and stands in err. Every value aliases the input, except strings.
 type reader struct {
-	rest    []byte
+	in      []byte
+	from    int // where the field begins, with its tag
+	at      int // where the next one does
 	num     protowire.Number
 	typ     protowire.Type
 	u       uint64 // of a varint
 	b       []byte // of a length-delimited field
-	raw     []byte // the whole field, its tag included
 	unknown []byte // what keep kept
 	err     error
 }
 
 func (f *reader) next() bool {
-	if f.err != nil || len(f.rest) == 0 {
+	if f.err != nil || f.at >= len(f.in) {
 		return false
 	}
-	in := f.rest
+	in := f.in[f.at:]
+	if len(in) >= 2 && in[0] >= 1<<3 && in[0] < 0x80 && in[1] < 0x80 { // a tag of one byte, then a value or a length of one
+		n := 2
+		switch f.num, f.typ = protowire.Number(in[0]>>3), protowire.Type(in[0]&7); f.typ {
+		case protowire.VarintType:
+			f.u = uint64(in[1])
+			f.from, f.at = f.at, f.at+n
+			return true
+		case protowire.BytesType:
+			if n += int(in[1]); n <= len(in) {
+				f.b = in[2:n:n]
+				f.from, f.at = f.at, f.at+n
+				return true
+			}
+		}
+	}
+	return f.long(in)
+}
+
+// long is next for a field of any shape, which in begins with.
+func (f *reader) long(in []byte) bool {
 	tag, n := varint(in)
 	if n > 0 {
 		f.num, f.typ = protowire.DecodeTag(tag)
@@ -100,7 +141,6 @@ func (f *reader) next() bool {
 		f.fail(fmt.Errorf("%w: %w", ErrMalformed, protowire.ParseError(n)))
 		return false
 	}
-	f.u, f.b = 0, nil
 	m := 0
 	switch f.typ {
 	case protowire.VarintType:
@@ -119,7 +159,7 @@ func (f *reader) next() bool {
 		f.fail(fmt.Errorf("%w: field %d: %w", ErrMalformed, f.num, protowire.ParseError(m)))
 		return false
 	}
-	f.raw, f.rest = in[:n+m:n+m], in[n+m:]
+	f.from, f.at = f.at, f.at+n+m
 	return true
 }
 
@@ -136,14 +176,14 @@ func (f *reader) keep() {
 	if mutant.On("events-unknown-fields-dropped") {
 		return
 	}
-	f.unknown = append(f.unknown, f.raw...)
+	f.unknown = append(f.unknown, f.in[f.from:f.at]...)
 }
 
 // count is how many fields of the current number are left, this one included: so that a list is allocated
 // once, and never beyond a fixed multiple of its bytes.
 func (f *reader) count() int {
 	c := 1
-	rest := reader{rest: f.rest}
+	rest := reader{in: f.in[f.at:]}
 	for rest.next() {
 		if rest.num == f.num {
 			c++
@@ -188,14 +228,13 @@ func (f *reader) want(t protowire.Type) bool {
 
 // number gives a varint of at most max.
 func (f *reader) number(max uint64) uint64 {
-	if !f.want(protowire.VarintType) {
-		return 0
+	if f.typ == protowire.VarintType && f.u <= max {
+		return f.u
 	}
-	if f.u > max {
+	if f.want(protowire.VarintType) {
 		f.fail(fmt.Errorf("%w: field %d is out of range", ErrMalformed, f.num))
-		return 0
 	}
-	return f.u
+	return 0
 }
 
 func (f *reader) uint() uint64   { return f.number(math.MaxUint64) }
