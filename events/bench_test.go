@@ -29,14 +29,16 @@ func BenchmarkDecodeDecision(b *testing.B) {
 
 func BenchmarkOutgoing(b *testing.B) {
 	r := typicalDecision()
+	p := NewPrinter("shop")
+	var m []Message
 	b.ReportAllocs()
 	for b.Loop() {
-		m, err := Outgoing("shop", r)
-		if err != nil {
+		var err error
+		if m, err = p.Outgoing(m[:0], r); err != nil {
 			b.Fatal(err)
 		}
-		sink = m
 	}
+	sink = m
 }
 
 func BenchmarkDecodeNode(b *testing.B) {

@@ -21,10 +21,11 @@ import (
 // JSON, data_base64 is decoded). Other headers stay. Data that is missing or null gives a null value. Neither m nor
 // its bytes are changed; the result aliases them. What is no CloudEvent is a *PoisonError.
 func Binary(m *Message) (*Message, error) {
-	kind, ok := m.Header(HeaderContentType)
-	if !ok || !isCloudEvents(kind) {
+	value, ok := m.header(HeaderContentType)
+	if !ok || !isCloudEvents(value) {
 		return m, nil
 	}
+	kind := string(value)
 	if media := mediaType(kind); media != "application/cloudevents+json" {
 		return nil, &PoisonError{PoisonUndecodable, fmt.Sprintf("a CloudEvent in structured mode is application/cloudevents+json, not %.60q", media)}
 	}
@@ -46,9 +47,9 @@ func Binary(m *Message) (*Message, error) {
 	return &b, nil
 }
 
-func isCloudEvents(contentType string) bool {
+func isCloudEvents(contentType []byte) bool {
 	const prefix = "application/cloudevents"
-	return len(contentType) >= len(prefix) && strings.EqualFold(contentType[:len(prefix)], prefix)
+	return len(contentType) >= len(prefix) && bytes.EqualFold(contentType[:len(prefix)], []byte(prefix))
 }
 
 // mediaType is a content-type without its parameters, in lower case.

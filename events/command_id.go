@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
-	"strings"
 
 	"github.com/skald-io/skald/internal/mutant"
 )
@@ -43,6 +42,15 @@ type CommandID struct {
 }
 
 const commandIDVersion = 1
+
+// Lengths of what is printed, at most.
+const (
+	maxCommandID      = 1 + (1+16+3*binary.MaxVarintLen32+1+4)*4/3 + 1
+	maxIdempotencyKey = 32 + 1 + 1 + 10 + len("/undo") // without the step's name
+)
+
+// commandIDEncoding refuses what it would not have printed itself.
+var commandIDEncoding = base64.RawURLEncoding.Strict()
 
 // Text prints the id as it stands in ce_id: "c" and the unpadded URL-safe base64 of a version byte, the
 // instance, node, execution and attempt as varints, the phase, and four bytes of checksum over all of
@@ -79,16 +87,20 @@ var ErrCommandID = errors.New("not a command id of this application")
 
 // ParseCommandID reads what Text printed for the same application. Any other text gets an error that
 // wraps ErrCommandID.
-func ParseCommandID(app, s string) (CommandID, error) {
+func ParseCommandID(app, s string) (CommandID, error) { return parseCommandID(app, []byte(s)) }
+
+func parseCommandID(app string, s []byte) (CommandID, error) {
 	var c CommandID
 	bad := func(why string) (CommandID, error) {
 		return CommandID{}, fmt.Errorf("%w: %.64q: %s", ErrCommandID, s, why)
 	}
-	rest, ok := strings.CutPrefix(s, "c")
-	if !ok || len(rest) > 80 || strings.ContainsAny(rest, "\r\n") { // the decoder passes over line ends
+	const most = 80
+	if len(s) < 1 || s[0] != 'c' || len(s) > 1+most || bytes.ContainsAny(s, "\r\n") { // the decoder passes over line ends
 		return bad("wrong shape")
 	}
-	b, err := base64.RawURLEncoding.Strict().DecodeString(rest)
+	var buf [most * 3 / 4]byte
+	n, err := commandIDEncoding.Decode(buf[:], s[1:])
+	b := buf[:n]
 	if err != nil || len(b) < 1+16+3+1+4 {
 		return bad("wrong shape")
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 	"unicode/utf8"
@@ -99,12 +100,24 @@ func (m *Message) Place() string {
 
 // Header gives the value of the first header of that name.
 func (m *Message) Header(name string) (value string, ok bool) {
+	v, ok := m.header(name)
+	return string(v), ok
+}
+
+// HasHeader reports whether a header of that name stands on the message.
+func (m *Message) HasHeader(name string) bool {
+	_, ok := m.header(name)
+	return ok
+}
+
+// header is Header without a copy: the value aliases the message.
+func (m *Message) header(name string) (value []byte, ok bool) {
 	for i := range m.Headers {
 		if m.Headers[i].Key == name {
-			return string(m.Headers[i].Value), true
+			return m.Headers[i].Value, true
 		}
 	}
-	return "", false
+	return nil, false
 }
 
 // Topics names an application's topics.
@@ -237,16 +250,21 @@ func ParseReply(app string, m *Message) (Reply, error) {
 	if err := CheckHeaders(m.Headers); err != nil {
 		return Reply{}, err
 	}
-	cause, ok := m.Header(HeaderCausationID)
+	return ReadReply(app, m)
+}
+
+// ReadReply is ParseReply of a message whose headers CheckHeaders has passed.
+func ReadReply(app string, m *Message) (Reply, error) {
+	cause, ok := m.header(HeaderCausationID)
 	if !ok {
 		return Reply{}, &PoisonError{PoisonMissingHeader, "a reply needs the header " + HeaderCausationID + ": the ce_id of the command it answers"}
 	}
-	id, err := ParseCommandID(app, cause)
+	id, err := parseCommandID(app, cause)
 	if err != nil {
 		return Reply{}, &PoisonError{PoisonForgedID, err.Error()}
 	}
 	r := Reply{Command: id, Outcome: ReplyDone, Payload: m.Value}
-	switch o, _ := m.Header(HeaderOutcome); o {
+	switch o, _ := m.header(HeaderOutcome); string(o) {
 	case "", "done":
 	case "rejected":
 		r.Outcome = ReplyRejected
@@ -289,9 +307,57 @@ func MessageIDOf(m *Message) string {
 // its origin, which is not in the record: see WrapMessage. A record whose emits do not fit its rows gives
 // ErrMalformed.
 func Outgoing(app string, r *Record) ([]Message, error) {
+	if r.Decision == nil || len(r.Decision.Emits) == 0 {
+		return nil, nil
+	}
+	return NewPrinter(app).Outgoing(make([]Message, 0, len(r.Decision.Emits)), r)
+}
+
+// Printer prints the messages of many records of one application, and keeps what they have in common: texts that are
+// the same in all of them, and the last times, for decisions of one millisecond follow each other. It must not
+// be copied, and is not safe for concurrent use.
+type Printer struct {
+	topics          Topics
+	source, replies []byte
+	inbox           string
+	now, expiry     printedTime
+}
+
+// NewPrinter gives a Printer for an application.
+func NewPrinter(app string) *Printer {
+	t := Topics{app}
+	return &Printer{topics: t, source: []byte("/skald/" + app), replies: []byte(t.Replies()), inbox: t.Inbox()}
+}
+
+// printedTime is a time with its text, which is never written again: headers hold it.
+type printedTime struct {
+	ms   int64
+	text []byte
+}
+
+func (t *printedTime) print(ms int64) []byte {
+	if t.text == nil || t.ms != ms {
+		t.ms, t.text = ms, slices.Clip(appendTimestamp(make([]byte, 0, 24), ms))
+	}
+	return t.text
+}
+
+// Header values that are the same in every message. Nobody writes to a header's value.
+var (
+	valueSpecVersion = []byte("1.0")
+	valueJSON        = []byte("application/json")
+	valueForward     = []byte(Forward.String())
+	valueCompensate  = []byte(Compensate.String())
+	valueFirst       = []byte("1")
+	valueEmpty       = []byte{}
+)
+
+// Outgoing appends the messages to dst. Their bytes alias the record and what the Printer keeps: nobody may change
+// them.
+func (p *Printer) Outgoing(dst []Message, r *Record) ([]Message, error) {
 	d := r.Decision
 	if d == nil || len(d.Emits) == 0 {
-		return nil, nil
+		return dst, nil
 	}
 	var head []byte
 	for i := range d.Rows {
@@ -304,8 +370,7 @@ func Outgoing(app string, r *Record) ([]Message, error) {
 		return nil, err
 	}
 	trace, traced := emittedTrace(d.Instance, trace)
-	node := nodeRows(d)
-	out := make([]Message, 0, len(d.Emits))
+	rows := nodeRows{d: d}
 	for i := range d.Emits {
 		e := &d.Emits[i]
 		m := Message{Topic: e.Topic, Key: key, Time: r.Time}
@@ -317,21 +382,27 @@ func Outgoing(app string, r *Record) ([]Message, error) {
 			if e.To.IsZero() {
 				return nil, fmt.Errorf("decision %d: %w: it emits a message to nobody", r.Seq, ErrMalformed)
 			}
-			m.Topic, m.Key, m.Value = Topics{app}.Inbox(), e.To[:], e.Payload
+			m.Topic, m.Key, m.Value = p.inbox, e.To[:], e.Payload
 		case EmitEvent:
 			m.Key, m.Value = []byte(e.Key), e.Payload
-			m.Headers = append([]Header{
-				{HeaderSpecVersion, []byte("1.0")},
-				{HeaderID, []byte(d.Instance.String() + "-" + strconv.FormatUint(r.Seq, 10) + "-" + strconv.Itoa(i))},
-				{HeaderSource, []byte("/skald/" + app)},
-				{HeaderType, []byte(e.Type)},
-				{HeaderTime, []byte(Timestamp(r.Time))},
-				{HeaderContentType, []byte("application/json")},
-				{HeaderCausationID, []byte(d.Input.MessageID)},
-				{HeaderCorrelationID, []byte(d.Instance.String())},
-			}, traced.about(trace)...)
+			v := values{to: make([]byte, 0, 32+1+20+1+20+len(e.Type)+len(d.Input.MessageID))}
+			m.Headers = make([]Header, 0, 9+len(trace))
+			v.to = hex.AppendEncode(v.to, d.Instance[:])
+			instance := v.to[:len(v.to):len(v.to)]
+			v.to = strconv.AppendUint(append(v.to, '-'), r.Seq, 10)
+			v.to = strconv.AppendUint(append(v.to, '-'), uint64(i), 10)
+			m.Headers = append(m.Headers,
+				Header{HeaderSpecVersion, valueSpecVersion},
+				Header{HeaderID, v.cut()},
+				Header{HeaderSource, p.source},
+				Header{HeaderType, v.text(e.Type)},
+				Header{HeaderTime, p.now.print(r.Time)},
+				Header{HeaderContentType, valueJSON},
+				Header{HeaderCausationID, v.text(d.Input.MessageID)},
+				Header{HeaderCorrelationID, instance})
+			m.Headers = traced.about(m.Headers, trace)
 		case EmitCommand:
-			raw, ok := node(uint64(e.Node))
+			raw, ok := rows.node(uint64(e.Node))
 			if !ok {
 				return nil, fmt.Errorf("decision %d: %w: it emits a command without its row", r.Seq, ErrMalformed)
 			}
@@ -342,31 +413,55 @@ func Outgoing(app string, r *Record) ([]Message, error) {
 			if e.Phase == Compensate && !owed {
 				return nil, fmt.Errorf("decision %d: %w: it undoes what is not owed", r.Seq, ErrMalformed)
 			}
-			m.Headers = commandHeaders(app, r, trace, traced, e)
+			m.Headers = p.command(r, trace, traced, e)
 		case EmitLifecycle:
 			h, err := DecodeHead(head)
 			if err != nil {
 				return nil, err
 			}
 			m.Value = lifecycleValue(d.Instance, h)
-			m.Headers = append([]Header{
-				{HeaderSpecVersion, []byte("1.0")},
-				{HeaderID, []byte(d.Instance.String() + "-" + strconv.FormatUint(r.Seq, 10))},
-				{HeaderSource, []byte("/skald/" + app)},
-				{HeaderType, []byte(e.Type)},
-				{HeaderTime, []byte(Timestamp(r.Time))},
-				{HeaderContentType, []byte("application/json")},
-				{HeaderCorrelationID, []byte(d.Instance.String())},
-			}, traced.about(trace)...)
+			v := values{to: make([]byte, 0, 32+1+20+len(e.Type))}
+			m.Headers = make([]Header, 0, 8+len(trace))
+			v.to = hex.AppendEncode(v.to, d.Instance[:])
+			instance := v.to[:len(v.to):len(v.to)]
+			v.to = strconv.AppendUint(append(v.to, '-'), r.Seq, 10)
+			m.Headers = append(m.Headers,
+				Header{HeaderSpecVersion, valueSpecVersion},
+				Header{HeaderID, v.cut()},
+				Header{HeaderSource, p.source},
+				Header{HeaderType, v.text(e.Type)},
+				Header{HeaderTime, p.now.print(r.Time)},
+				Header{HeaderContentType, valueJSON},
+				Header{HeaderCorrelationID, instance})
+			m.Headers = traced.about(m.Headers, trace)
 		default:
 			m.Topic = "" // of a newer build: one will emit it
 		}
 		if m.Value == nil {
-			m.Value = []byte{}
+			m.Value = valueEmpty
 		}
-		out = append(out, m)
+		dst = append(dst, m)
 	}
-	return out, nil
+	return dst, nil
+}
+
+// values are header values in one buffer. What no longer fits is in a new one; the old one is kept by the
+// headers that were cut from it.
+type values struct {
+	to []byte
+	at int
+}
+
+// cut is what was appended since the last one.
+func (v *values) cut() []byte {
+	at := v.at
+	v.at = len(v.to)
+	return v.to[at:v.at:v.at]
+}
+
+func (v *values) text(s string) []byte {
+	v.to = append(v.to, s...)
+	return v.cut()
 }
 
 // own reports whether a row is of the decision's own instance.
@@ -426,75 +521,101 @@ func emittedOfNode(p []byte, phase Phase) (payload []byte, owed bool, err error)
 }
 
 // nodeRows finds the rows of nodes by number: by looking, or, when there are many, by an index.
-func nodeRows(d *Decision) func(n uint64) (value []byte, ok bool) {
-	rows := d.Rows
-	if len(rows) <= 16 {
-		return func(n uint64) ([]byte, bool) {
-			for i := len(rows) - 1; i >= 0; i-- {
-				if (rows[i].Ref == RowRef{PartNode, n}) && d.own(&rows[i]) {
-					return rows[i].Value, !rows[i].Gone
-				}
-			}
-			return nil, false
-		}
-	}
-	index := make(map[uint64][]byte, len(rows))
-	for i := range rows {
-		if rows[i].Ref.Part == PartNode && d.own(&rows[i]) && !rows[i].Gone {
-			index[rows[i].Ref.N] = rows[i].Value
-		}
-	}
-	return func(n uint64) ([]byte, bool) { value, ok := index[n]; return value, ok }
+type nodeRows struct {
+	d     *Decision
+	index map[uint64][]byte
 }
 
-func commandHeaders(app string, r *Record, trace []Header, traced *SagaTrace, e *Emit) []Header {
+func (n *nodeRows) node(number uint64) (value []byte, ok bool) {
+	rows := n.d.Rows
+	if len(rows) <= 16 {
+		for i := len(rows) - 1; i >= 0; i-- {
+			if (rows[i].Ref == RowRef{PartNode, number}) && n.d.own(&rows[i]) {
+				return rows[i].Value, !rows[i].Gone
+			}
+		}
+		return nil, false
+	}
+	if n.index == nil {
+		n.index = make(map[uint64][]byte, len(rows))
+		for i := range rows {
+			if rows[i].Ref.Part == PartNode && n.d.own(&rows[i]) && !rows[i].Gone {
+				n.index[rows[i].Ref.N] = rows[i].Value
+			}
+		}
+	}
+	value, ok = n.index[number]
+	return value, ok
+}
+
+func (p *Printer) command(r *Record, trace []Header, traced *SagaTrace, e *Emit) []Header {
 	id := CommandID{r.Decision.Instance, e.Node, e.Execution, e.Attempt, e.Phase}
-	headers := make([]Header, 0, 15+len(trace))
-	values := make([]byte, 0, 704) // one allocation for nearly every value
-	at := 0
-	// add names what was appended to values since the last one. Values that no longer fit are in a new array;
-	// the old one is kept by the headers that were cut from it.
-	add := func(key string) {
-		headers = append(headers, Header{key, values[at:len(values):len(values)]})
-		at = len(values)
+	headers := make([]Header, 0, p.headersOf(e, traced)+len(trace))
+	// One allocation for all that is not the same in many messages.
+	size := maxCommandID + len(e.Type) + len(r.Decision.Input.MessageID) + maxIdempotencyKey + len(e.Step)
+	if e.Phase == Compensate {
+		size += maxIdempotencyKey + len(e.Step)
 	}
-	text := func(key, v string) {
-		values = append(values, v...)
-		add(key)
+	if traced != nil {
+		size += traceParentSize
 	}
-	text(HeaderSpecVersion, "1.0")
-	values = id.appendText(values, app)
-	add(HeaderID)
-	values = append(append(values, "/skald/"...), app...)
-	add(HeaderSource)
-	text(HeaderType, e.Type)
-	values = appendTimestamp(values, r.Time)
-	add(HeaderTime)
-	text(HeaderContentType, "application/json")
-	text(HeaderCausationID, r.Decision.Input.MessageID)
-	values = hex.AppendEncode(values, id.Instance[:])
-	add(HeaderCorrelationID)
-	values = id.appendIdempotencyKey(values, e.Step)
-	add(HeaderIdempotencyKey)
-	text(HeaderReplyTo, Topics{app}.Replies())
-	text(HeaderSagaPhase, e.Phase.String())
-	values = strconv.AppendUint(values, uint64(e.Attempt), 10)
-	add(HeaderSagaAttempt)
+	v := values{to: make([]byte, 0, size)}
+	add := func(key string, value []byte) { headers = append(headers, Header{key, value}) }
+	add(HeaderSpecVersion, valueSpecVersion)
+	v.to = id.appendText(v.to, p.topics.App)
+	add(HeaderID, v.cut())
+	add(HeaderSource, p.source)
+	add(HeaderType, v.text(e.Type))
+	add(HeaderTime, p.now.print(r.Time))
+	add(HeaderContentType, valueJSON)
+	add(HeaderCausationID, v.text(r.Decision.Input.MessageID))
+	v.to = id.appendIdempotencyKey(v.to, e.Step)
+	key := v.cut()
+	add(HeaderCorrelationID, key[:2*len(id.Instance):2*len(id.Instance)]) // which it begins with
+	add(HeaderIdempotencyKey, key)
+	add(HeaderReplyTo, p.replies)
+	switch e.Phase {
+	case Forward:
+		add(HeaderSagaPhase, valueForward)
+	case Compensate:
+		add(HeaderSagaPhase, valueCompensate)
+	default:
+		add(HeaderSagaPhase, []byte(e.Phase.String()))
+	}
+	if e.Attempt == 1 {
+		add(HeaderSagaAttempt, valueFirst)
+	} else {
+		add(HeaderSagaAttempt, strconv.AppendUint(nil, uint64(e.Attempt), 10))
+	}
 	if e.Expiry != 0 {
-		values = appendTimestamp(values, e.Expiry)
-		add(HeaderExpiryTime)
+		add(HeaderExpiryTime, p.expiry.print(e.Expiry))
 	}
 	if e.Phase == Compensate && !mutant.On("events-undo-names-nothing") {
 		forward := id
 		forward.Phase = Forward
-		values = forward.appendIdempotencyKey(values, e.Step)
-		add(HeaderUndoes)
+		v.to = forward.appendIdempotencyKey(v.to, e.Step)
+		add(HeaderUndoes, v.cut())
 	}
 	if traced != nil {
-		values = traced.Command(id).AppendTraceParent(values)
-		add(HeaderTraceParent)
+		v.to = traced.Command(id).AppendTraceParent(v.to)
+		add(HeaderTraceParent, v.cut())
 	}
 	return append(headers, trace...)
+}
+
+// headersOf is how many headers a command has beside those it hands on.
+func (p *Printer) headersOf(e *Emit, traced *SagaTrace) int {
+	n := 12
+	if e.Expiry != 0 {
+		n++
+	}
+	if e.Phase == Compensate {
+		n++
+	}
+	if traced != nil {
+		n++
+	}
+	return n
 }
 
 // LifecycleEvent is the JSON value of a message on <app>.lifecycle.
@@ -510,17 +631,39 @@ type LifecycleEvent struct {
 	Message    string     `json:"message,omitempty"`
 }
 
+// lifecycleValue prints a LifecycleEvent as encoding/json does.
 func lifecycleValue(id InstanceID, h *Head) []byte {
-	e := LifecycleEvent{ID: id, Key: h.Key, Definition: h.Definition, Version: h.Version, State: h.State,
-		Started: Timestamp(h.Started), Code: h.Code, Message: h.Message}
+	b := make([]byte, 0, 192+len(h.Key)+len(h.Definition)+len(h.Version)+len(h.Code)+len(h.Message))
+	b = append(hex.AppendEncode(append(b, `{"id":"`...), id[:]), '"')
+	b = appendJSON(append(b, `,"key":`...), h.Key)
+	b = appendJSON(append(b, `,"definition":`...), h.Definition)
+	b = appendJSON(append(b, `,"version":`...), h.Version)
+	b = appendJSON(append(b, `,"state":`...), h.State.String())
+	b = append(appendTimestamp(append(b, `,"started":"`...), h.Started), '"')
 	if h.Ended != 0 {
-		e.Ended = Timestamp(h.Ended)
+		b = append(appendTimestamp(append(b, `,"ended":"`...), h.Ended), '"')
 	}
-	b, err := json.Marshal(e)
-	if err != nil { // strings and numbers alone: cannot happen
-		panic(err)
+	if h.Code != "" {
+		b = appendJSON(append(b, `,"code":`...), h.Code)
 	}
-	return b
+	if h.Message != "" {
+		b = appendJSON(append(b, `,"message":`...), h.Message)
+	}
+	return append(b, '}')
+}
+
+// appendJSON appends s as a JSON string, as encoding/json prints it.
+func appendJSON(dst []byte, s string) []byte {
+	for i := range len(s) {
+		if c := s[i]; c < ' ' || c > '~' || c == '"' || c == '\\' || c == '<' || c == '>' || c == '&' {
+			b, err := json.Marshal(s)
+			if err != nil { // a string: cannot happen
+				panic(err)
+			}
+			return append(dst, b...)
+		}
+	}
+	return append(append(append(dst, '"'), s...), '"')
 }
 
 // Timestamp prints ms since 1970 as RFC 3339 with milliseconds, in UTC.

@@ -298,6 +298,59 @@ func TestALifecycleEventTellsTheInstance(t *testing.T) {
 	}
 }
 
+func TestALifecycleEventIsPrintedAsEncodingJSONDoes(t *testing.T) {
+	for _, text := range []string{"", "order-7", `"quoted" \ <&>`, "tab\tline\nnull\x00del\x7f", "größe €\u2028\u2029", "\xff broken \xe2\x82"} {
+		for _, ended := range []int64{0, 1_790_000_000_007} {
+			h := &Head{Definition: text, Version: text, Key: text, State: Completed, Started: 1_790_000_000_000, Ended: ended, Code: text, Message: text}
+			e := LifecycleEvent{ID: sampleID, Key: text, Definition: text, Version: text, State: h.State, Started: Timestamp(h.Started), Code: text, Message: text}
+			if ended != 0 {
+				e.Ended = Timestamp(ended)
+			}
+			want, err := json.Marshal(e)
+			if got := lifecycleValue(sampleID, h); err != nil || string(got) != string(want) {
+				t.Errorf("%s, not %s (%v)", got, want, err)
+			}
+		}
+	}
+}
+
+// What a Printer keeps from one record must neither show in the next nor be written over by it.
+func TestOnePrinterSaysOfEveryRecordWhatANewOneDoes(t *testing.T) {
+	p := NewPrinter("shop")
+	var all, first []Message
+	for i := range 60 {
+		r := typicalDecision()
+		d := r.Decision
+		r.Seq, r.Time = uint64(i), r.Time+int64(i/3*1000+i%2)
+		d.Input.MessageID = fmt.Sprint("message-", i)
+		e := &d.Emits[0]
+		e.Attempt = uint32(i%4 + 1)
+		switch i % 5 {
+		case 1:
+			e.Phase = Compensate
+			e.Expiry = 0
+		case 2:
+			e.Phase, e.Expiry = 9, e.Expiry+int64(i)
+		case 3:
+			d.Emits = append(d.Emits, Emit{Kind: EmitLifecycle, Topic: "shop.lifecycle", Type: "skald.saga.completed"},
+				Emit{Kind: EmitEvent, Topic: "shipped", Type: "Shipped", Key: fmt.Sprint("key-", i), Payload: []byte("{}")},
+				Emit{Kind: EmitMessage, To: sampleID, Payload: []byte("m")})
+		}
+		want, err := Outgoing("shop", r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		at := len(all)
+		if all, err = p.Outgoing(all, r); err != nil || !reflect.DeepEqual(all[at:], want) {
+			t.Fatalf("record %d: %v, not %v (%v)", i, all[at:], want, err)
+		}
+		first = append(first, want...)
+	}
+	if !reflect.DeepEqual(all, first) {
+		t.Error("a record changed what was printed for one before it")
+	}
+}
+
 func TestARecordWhoseEmitsDoNotFitItsRowsSendsNothing(t *testing.T) {
 	change := func(fn func(d *Decision)) *Record {
 		r := typicalDecision()

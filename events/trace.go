@@ -56,6 +56,8 @@ func ParseTraceParent(v []byte) (c SpanContext, ok bool) {
 	return c, true
 }
 
+const traceParentSize = 55
+
 // AppendTraceParent appends the context as a traceparent header of version 00.
 func (c SpanContext) AppendTraceParent(dst []byte) []byte {
 	dst = hex.AppendEncode(append(dst, "00-"...), c.Trace[:])
@@ -161,12 +163,12 @@ func emittedTrace(id InstanceID, trace []Header) (rest []Header, traced *SagaTra
 	return rest, &t
 }
 
-// about is the trace context of a message about the instance; rest is what emittedTrace left.
-func (t *SagaTrace) about(rest []Header) []Header {
-	if t == nil {
-		return rest
+// about appends the trace context of a message about the instance; rest is what emittedTrace left.
+func (t *SagaTrace) about(headers, rest []Header) []Header {
+	if t != nil {
+		headers = append(headers, Header{HeaderTraceParent, t.Saga.AppendTraceParent(make([]byte, 0, traceParentSize))})
 	}
-	return append([]Header{{HeaderTraceParent, t.Saga.AppendTraceParent(make([]byte, 0, 55))}}, rest...)
+	return append(headers, rest...)
 }
 
 // traceName is a header's name as a string, without a copy for those that stand in every head of a saga that has
