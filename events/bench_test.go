@@ -53,6 +53,18 @@ func BenchmarkDecodeNode(b *testing.B) {
 	}
 }
 
+func BenchmarkDecodeHead(b *testing.B) {
+	buf := sampleHead().Encode(nil)
+	b.ReportAllocs()
+	for b.Loop() {
+		h, err := DecodeHead(buf)
+		if err != nil {
+			b.Fatal(err)
+		}
+		sink = h
+	}
+}
+
 func BenchmarkParseReply(b *testing.B) {
 	id := CommandID{Instance: sampleID, Node: 2, Execution: 1, Attempt: 1, Phase: Forward}
 	m := &Message{Topic: "shop.replies", Value: []byte(`{"ok":true}`), Headers: []Header{

@@ -481,7 +481,11 @@ func (n *NodeState) Encode(dst []byte) []byte {
 
 // DecodeNode reads what Encode wrote. The result aliases p.
 func DecodeNode(p []byte) (*NodeState, error) {
-	n := &NodeState{}
+	both := &struct { // nearly every row has both
+		node NodeState
+		undo Obligation
+	}{}
+	n := &both.node
 	f := reader{in: p}
 	for f.next() {
 		switch f.num {
@@ -502,7 +506,8 @@ func DecodeNode(p []byte) (*NodeState, error) {
 		case 8:
 			n.Payload = f.bytes()
 		case 9:
-			f.fail(fresh(&n.Undo).decode(f.bytes()))
+			n.Undo, both.undo = &both.undo, Obligation{} // of a field that stands twice the last counts
+			f.fail(both.undo.decode(f.bytes()))
 		case 10:
 			n.Answer = f.bytes()
 		case 11:

@@ -152,6 +152,8 @@ func emittedTrace(id InstanceID, trace []Header) (rest []Header, traced *SagaTra
 	if !ok {
 		return trace, nil
 	}
+	traced = new(SagaTrace) // allocated here, for most sagas are not traced
+	*traced = t
 	if len(trace) > 1 {
 		rest = make([]Header, 0, len(trace)-1)
 	}
@@ -160,7 +162,7 @@ func emittedTrace(id InstanceID, trace []Header) (rest []Header, traced *SagaTra
 			rest = append(rest, h)
 		}
 	}
-	return rest, &t
+	return rest, traced
 }
 
 // about appends the trace context of a message about the instance; rest is what emittedTrace left.
