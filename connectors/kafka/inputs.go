@@ -324,13 +324,7 @@ func (s *sub) take(records []*kgo.Record) {
 		if r.Attrs.IsControl() {
 			continue
 		}
-		m := events.Message{Topic: r.Topic, Partition: r.Partition, Offset: r.Offset, Key: r.Key, Value: r.Value, Time: r.Timestamp.UnixMilli()}
-		if len(r.Headers) > 0 {
-			m.Headers = make([]events.Header, len(r.Headers))
-			for i, h := range r.Headers {
-				m.Headers[i] = events.Header{Key: h.Key, Value: h.Value}
-			}
-		}
+		m := events.Message{Topic: r.Topic, Partition: r.Partition, Offset: r.Offset, Key: r.Key, Value: r.Value, Headers: headersOf(r), Time: r.Timestamp.UnixMilli()}
 		batch = append(batch, m)
 	}
 	s.give(batch)
@@ -338,7 +332,11 @@ func (s *sub) take(records []*kgo.Record) {
 
 // give hands over what is held and batch, unless the sub is paused. It is called with mu held.
 func (s *sub) give(batch []events.Message) {
-	s.held = append(s.held, batch...)
+	if len(s.held) == 0 {
+		s.held = batch
+	} else {
+		s.held = append(s.held, batch...)
+	}
 	if s.stopped || s.paused.Load() {
 		return
 	}

@@ -32,6 +32,7 @@ type journal struct {
 	c         *Client
 	topic     string
 	partition int32
+	promise   func(*kgo.Record, error) // acknowledged
 
 	calling sync.Mutex // held while done functions are called: one at a time, in order
 
@@ -43,16 +44,19 @@ type journal struct {
 }
 
 type appended struct {
-	done func(int64, error)
+	record kgo.Record
+	done   func(int64, error)
 }
 
 // Log opens one partition of the journal. Opening asks nothing of the cluster.
 func (c *Client) Log(topic string, partition int32) orchestrator.Log {
-	return &journal{c: c, topic: topic, partition: partition}
+	l := &journal{c: c, topic: topic, partition: partition}
+	l.promise = l.acknowledged
+	return l
 }
 
 func (l *journal) Append(value []byte, done func(offset int64, err error)) {
-	a := &appended{done}
+	a := &appended{kgo.Record{Topic: l.topic, Partition: l.partition, Value: value}, done}
 	l.mu.Lock()
 	defer l.mu.Unlock() // held over Produce, so that the order here is the order there
 	if mutant.On("kafka-append-behind-a-failed-one") {
@@ -64,16 +68,13 @@ func (l *journal) Append(value []byte, done func(offset int64, err error)) {
 		return
 	}
 	l.pending = append(l.pending, a)
-	r := &kgo.Record{Topic: l.topic, Partition: l.partition, Value: value}
-	l.c.journal.Produce(context.Background(), r, func(r *kgo.Record, err error) {
-		if e, ok := r.Context.(noPartition); ok {
-			err = e.err
-		}
-		l.acknowledged(a, r.Offset, err)
-	})
+	l.c.journal.Produce(context.Background(), &a.record, l.promise)
 }
 
-func (l *journal) acknowledged(a *appended, offset int64, err error) {
+func (l *journal) acknowledged(r *kgo.Record, err error) {
+	if e, ok := r.Context.(noPartition); ok {
+		err = e.err
+	}
 	l.calling.Lock()
 	defer l.calling.Unlock()
 	l.mu.Lock()
@@ -83,18 +84,19 @@ func (l *journal) acknowledged(a *appended, offset int64, err error) {
 		return
 	case err != nil:
 		err = refusal(err, l.topic, l.partition)
-	case len(l.pending) == 0 || l.pending[0] != a:
-		err = fmt.Errorf("%s: acknowledged out of order at offset %d", place(l.topic, l.partition), offset)
+	case len(l.pending) == 0 || &l.pending[0].record != r:
+		err = fmt.Errorf("%s: acknowledged out of order at offset %d", place(l.topic, l.partition), r.Offset)
 	}
 	if err != nil {
 		l.fail(err)
 		l.mu.Unlock()
 		return
 	}
+	done := l.pending[0].done
 	l.pending[0] = nil
 	l.pending = l.pending[1:]
 	l.mu.Unlock()
-	a.done(offset, nil)
+	done(r.Offset, nil)
 }
 
 // fail is called with mu held. What is pending is told at once, without waiting for the broker: its outcome

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"time"
+	"unsafe"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -41,11 +42,10 @@ func cancellable(cfg Config) []kgo.Opt {
 // default partitioner picks for the key. It is sent until it is acknowledged or refused: done gets nil, an
 // error that wraps orchestrator.ErrRefused, or, when the client is closed first, an error that leaves the
 // outcome open. done is called once, from another goroutine, and must not block. Messages to one partition
-// arrive in the order of the calls. What is not done is held in memory; the caller bounds it.
+// arrive in the order of the calls. What is not done is held in memory; the caller bounds it, and changes nothing of
+// m before.
 func (c *Client) Produce(m *events.Message, done func(error)) {
-	r := recordOf(m)
-	topic, partition := m.Topic, m.Partition
-	c.emit.Produce(context.Background(), r, func(r *kgo.Record, err error) {
+	c.emit.Produce(context.Background(), recordOf(m), func(r *kgo.Record, err error) {
 		if err == nil {
 			done(nil)
 			return
@@ -53,6 +53,7 @@ func (c *Client) Produce(m *events.Message, done func(error)) {
 		if e, ok := r.Context.(noPartition); ok {
 			err = e.err
 		}
+		topic, partition := m.Topic, m.Partition
 		if errors.Is(err, kerr.UnknownTopicID) {
 			// franz-go never takes up a topic that was created anew until it is told to forget the old one.
 			go c.emit.PurgeTopicsFromProducing(topic)
@@ -70,13 +71,22 @@ func recordOf(m *events.Message) *kgo.Record {
 		r.Timestamp = time.UnixMilli(m.Time)
 	}
 	if len(m.Headers) > 0 {
-		r.Headers = make([]kgo.RecordHeader, len(m.Headers))
-		for i, h := range m.Headers {
-			r.Headers[i] = kgo.RecordHeader{Key: h.Key, Value: h.Value}
-		}
+		r.Headers = unsafe.Slice((*kgo.RecordHeader)(unsafe.Pointer(&m.Headers[0])), len(m.Headers))
 	}
 	return r
 }
+
+// headersOf gives the headers of a record that was read.
+func headersOf(r *kgo.Record) []events.Header {
+	if len(r.Headers) == 0 {
+		return nil
+	}
+	return unsafe.Slice((*events.Header)(unsafe.Pointer(&r.Headers[0])), len(r.Headers))
+}
+
+// A header is the same here and there, field by field, so that a list of them need not be copied: on every command and
+// every reply there are about ten. This does not compile when they differ.
+var _ = kgo.RecordHeader(events.Header{})
 
 const anyPartition = math.MinInt32
 
