@@ -22,6 +22,9 @@ type emitter struct {
 	lastEmitting uint64
 	refusal      uint64 // the last record that decides a refusal
 	open         int
+
+	printer  *events.Printer
+	messages []events.Message // of the record that is being emitted
 }
 
 type emitting struct {
@@ -33,10 +36,16 @@ type topicEmits struct {
 	sent []*emission // in order of emission; done ones leave from the front
 }
 
+// emission is one message on its way. Once it is done only seq counts: it may have to wait for one before it, and
+// must not keep its record meanwhile.
 type emission struct {
-	seq  uint64
-	done bool
-	at   time.Time // when it was sent first, for hooks
+	seq     uint64
+	done    bool
+	at      time.Time // when it was sent first, for hooks
+	topic   *topicEmits
+	rec     *events.Record
+	n       int // of the record's Emits
+	message events.Message
 }
 
 func (e *emitter) topic(name string) *topicEmits {
@@ -54,6 +63,7 @@ func (e *emitter) topic(name string) *topicEmits {
 func (t *topicEmits) settle() {
 	n := 0
 	for n < len(t.sent) && t.sent[n].done {
+		t.sent[n] = nil
 		n++
 	}
 	t.sent = t.sent[n:]
@@ -111,10 +121,15 @@ func (s *Shard) emit(rec *events.Record, offset int64) error {
 	if rec.Decision == nil || len(rec.Decision.Emits) == 0 {
 		return nil
 	}
-	msgs, err := events.Outgoing(s.cfg.App, rec)
+	if s.emits.printer == nil {
+		s.emits.printer = events.NewPrinter(s.cfg.App)
+	}
+	msgs, err := s.emits.printer.Outgoing(s.emits.messages[:0], rec)
 	if err != nil {
 		return fmt.Errorf("what was decided cannot be emitted: %w", err)
 	}
+	defer clear(msgs) // whoever sends one has taken a copy
+	s.emits.messages = msgs
 	s.emits.lastEmitting = rec.Seq
 	s.emits.records = append(s.emits.records, emitting{seq: rec.Seq, offset: offset})
 	var transactional []int
@@ -133,23 +148,23 @@ func (s *Shard) emit(rec *events.Record, offset int64) error {
 }
 
 func (s *Shard) send(rec *events.Record, n int, m *events.Message) {
-	e := s.opened(rec, m)
+	e := s.opened(rec, n, m)
 	if em := &rec.Decision.Emits[n]; em.Kind == events.EmitMessage {
-		s.address(m, em.To, rec.Seq, n)
+		s.address(&e.message, em.To, rec.Seq, n)
 	}
-	s.produce(rec, n, m, e)
+	s.produce(e)
 }
 
-// opened notes that a message is on its way.
-func (s *Shard) opened(rec *events.Record, m *events.Message) *emission {
+// opened notes that the record's nth message is on its way.
+func (s *Shard) opened(rec *events.Record, n int, m *events.Message) *emission {
 	t := s.emits.topic(m.Topic)
-	e := &emission{seq: rec.Seq}
+	e := &emission{seq: rec.Seq, topic: t, rec: rec, n: n, message: *m}
 	t.sent = append(t.sent, e)
 	s.emits.open++
 	if len(s.hooks.emitted) > 0 {
 		e.at = time.Now()
 	}
-	m.Partition = -1
+	e.message.Partition = -1
 	s.stats.commands.Add(1)
 	return e
 }
@@ -167,15 +182,14 @@ func (s *Shard) address(m *events.Message, to events.InstanceID, seq uint64, n i
 	m.Topic, m.Partition = topic, to.Shard(s.cfg.Shards)
 }
 
-func (s *Shard) produce(rec *events.Record, n int, m *events.Message, e *emission) {
-	s.cfg.Kafka.Produce(m, func(err error) {
-		s.post(func(s *Shard) error { return s.emitted(rec, n, m, e, err) })
-	})
+func (s *Shard) produce(e *emission) {
+	s.cfg.Kafka.Produce(&e.message, func(err error) { s.answered(e, err) })
 }
 
 // emitted takes Kafka's answer to an emission. A permanent refusal becomes an input, so that the attempt's
 // outcome is decided like any other and progress passes it; anything else is sent again.
-func (s *Shard) emitted(rec *events.Record, n int, m *events.Message, e *emission, err error) error {
+func (s *Shard) emitted(e *emission, err error) error {
+	rec, n, topic := e.rec, e.n, e.message.Topic
 	switch {
 	case err == nil:
 	case mutant.On("shard-refusal-blocks"):
@@ -184,10 +198,10 @@ func (s *Shard) emitted(rec *events.Record, n int, m *events.Message, e *emissio
 		s.emits.open--
 		return nil
 	case !errors.Is(err, ErrRefused):
-		s.log.Warn("emitting again", "topic", m.Topic, "seq", rec.Seq, "err", err)
-		s.produce(rec, n, m, e)
+		s.log.Warn("emitting again", "topic", topic, "seq", rec.Seq, "err", err)
+		s.produce(e)
 		return nil
-	case m.Topic == s.topics.Inbox():
+	case topic == s.topics.Inbox():
 		return fmt.Errorf("the inbox refuses message %d of record %d: %w", n, rec.Seq, err)
 	}
 	var d *events.Decision
@@ -202,16 +216,16 @@ func (s *Shard) emitted(rec *events.Record, n int, m *events.Message, e *emissio
 			return nil
 		}
 	}
-	e.done = true
+	e.done, e.rec, e.message = true, nil, events.Message{}
 	s.emits.open--
-	s.emits.topics[m.Topic].settle()
+	e.topic.settle()
 	if err == nil {
 		for _, h := range s.hooks.emitted {
-			h.Emitted(s.cfg.ID, m.Topic, time.Since(e.at))
+			h.Emitted(s.cfg.ID, topic, time.Since(e.at))
 		}
 		return nil
 	}
-	s.log.Error("Kafka refuses a message for good", "topic", m.Topic, "instance", rec.Decision.Instance, "step", rec.Decision.Emits[n].Step, "seq", rec.Seq, "err", err)
+	s.log.Error("Kafka refuses a message for good", "topic", topic, "instance", rec.Decision.Instance, "step", rec.Decision.Emits[n].Step, "seq", rec.Seq, "err", err)
 	if id.Instance.IsZero() {
 		return nil
 	}

@@ -63,7 +63,8 @@ type Kafka interface {
 	Log(topic string, partition int32) Log
 	// Produce sends m, to m.Partition, or, when that is negative, to the partition the Java client's
 	// default partitioner picks for the key. done is called once, from another goroutine, and must not
-	// block. Messages to one partition arrive in the order of the calls.
+	// block. Messages to one partition arrive in the order of the calls. Before done is called the caller changes
+	// nothing of m, and afterwards nobody else reads it.
 	Produce(m *events.Message, done func(error))
 	// Consume begins to deliver the partition's records from an offset to sink. Offsets are given, never
 	// guessed: a position outside the log is reported to the sink.

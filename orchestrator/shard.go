@@ -143,12 +143,26 @@ type Shard struct {
 
 	unapplied unapplied
 	mail      mailbox
+	read      read // of the turn before
+
+	page     page // of the records that are appended
+	images   page // of their images
+	onAck    func(offset int64, err error)
+	accepted []pending // of the turn before, empty
+}
+
+// read are the slices of a mailbox that was read, empty, for use again.
+type read struct {
+	acks    []ack
+	records []delivery
+	done    []chore
 }
 
 // pending is a record that was appended and is not acknowledged.
 type pending struct {
 	rec    *events.Record
 	hash   events.Hash
+	image  journal.Image
 	size   int
 	offset int64 // once acknowledged
 	keys   []rowID
@@ -161,8 +175,23 @@ type mailbox struct {
 	mu      sync.Mutex
 	acks    []ack
 	records []delivery
-	done    []func(*Shard) error // acknowledgements of emissions, forwards, trims
+	done    []chore // acknowledgements of emissions, forwards, trims
 	wake    chan struct{}
+}
+
+// chore is what is to be done on the shard's goroutine: a function, or, of the many that are alike, what Kafka
+// answered to an emission.
+type chore struct {
+	fn  func(*Shard) error
+	e   *emission
+	err error
+}
+
+func (x *chore) do(s *Shard) error {
+	if x.e != nil {
+		return s.emitted(x.e, x.err)
+	}
+	return x.fn(s)
 }
 
 type ack struct {
@@ -205,9 +234,14 @@ func (s *Shard) deposit(d delivery) {
 	s.mail.note()
 }
 
-func (s *Shard) post(fn func(*Shard) error) {
+func (s *Shard) post(fn func(*Shard) error) { s.leave(chore{fn: fn}) }
+
+// answered is told what Kafka answered to an emission.
+func (s *Shard) answered(e *emission, err error) { s.leave(chore{e: e, err: err}) }
+
+func (s *Shard) leave(x chore) {
 	s.mail.mu.Lock()
-	s.mail.done = append(s.mail.done, fn)
+	s.mail.done = append(s.mail.done, x)
 	s.mail.mu.Unlock()
 	s.mail.note()
 }
@@ -266,8 +300,10 @@ func (s *Shard) Turn(ctx context.Context) (wait time.Duration, err error) {
 	}
 	s.mail.mu.Lock()
 	acks, records, done := s.mail.acks, s.mail.records, s.mail.done
-	s.mail.acks, s.mail.records, s.mail.done = nil, nil, nil
+	s.mail.acks, s.mail.records, s.mail.done = s.read.acks, s.read.records, s.read.done
 	s.mail.mu.Unlock()
+	s.read = read{}
+	defer func() { s.read = read{emptied(acks), emptied(records), emptied(done)} }()
 
 	if err := s.acknowledge(ctx, acks); err != nil {
 		return 0, err
@@ -275,8 +311,8 @@ func (s *Shard) Turn(ctx context.Context) (wait time.Duration, err error) {
 	if err := s.applyDue(); err != nil {
 		return 0, err
 	}
-	for _, fn := range done {
-		if err := fn(s); err != nil {
+	for i := range done {
+		if err := done[i].do(s); err != nil {
 			return 0, err
 		}
 	}
@@ -299,6 +335,15 @@ func (s *Shard) Turn(ctx context.Context) (wait time.Duration, err error) {
 	return s.idle(), nil
 }
 
+// emptied is a slice for use again, or nil where it grew beyond what a turn usually takes.
+func emptied[T any](list []T) []T {
+	if cap(list) > turnInputs {
+		return nil
+	}
+	clear(list)
+	return list[:0]
+}
+
 // idle is how long nothing is due: the next timer, or the next progress record.
 func (s *Shard) idle() time.Duration {
 	ms := reportEvery.Milliseconds()
@@ -317,16 +362,17 @@ func (s *Shard) acknowledge(ctx context.Context, acks []ack) error {
 	if len(acks) == 0 {
 		return nil
 	}
-	var accepted []pending
+	accepted := s.accepted[:0]
 	var failure error
 	for _, a := range acks {
 		if failure = s.checkAck(ctx, a); failure != nil {
 			break
 		}
 		p := s.inflight[0]
+		s.inflight[0] = pending{}
 		s.inflight = s.inflight[1:]
 		s.stats.inflight.Add(-1)
-		if v := s.applied.Take(a.offset, p.rec, p.hash, p.size, &s.unapplied.writes); v != journal.Accepted && !mutant.On("shard-ack-ignored") {
+		if v := s.applied.Take(a.offset, p.rec, p.image, p.hash, p.size, &s.unapplied.writes); v != journal.Accepted && !mutant.On("shard-ack-ignored") {
 			failure = fmt.Errorf("%w: record %d at offset %d is %s", ErrClaimLost, p.rec.Seq, a.offset, v)
 			break
 		}
@@ -347,6 +393,7 @@ func (s *Shard) acknowledge(ctx context.Context, acks []ack) error {
 	if err := s.tellActed(accepted); err != nil {
 		return err
 	}
+	s.accepted = emptied(accepted)
 	if failure != nil {
 		if err := s.apply(); err != nil {
 			return err
@@ -423,17 +470,23 @@ func (s *Shard) settle(p *pending) {
 // sends it off.
 func (s *Shard) append(rec *events.Record) {
 	rec.Format, rec.Nonce, rec.Seq, rec.Prev, rec.Time = s.cfg.Meta.Level(), s.nonce, s.ahead.Seq+1, s.ahead.Hash, s.now()
-	value := rec.Encode(make([]byte, 0, rec.SizeHint()))
+	value := s.page.print(rec.SizeHint(), rec.Encode)
 	p := pending{rec: rec, hash: events.HashOf(value), size: len(value)}
+	if d := rec.Decision; d != nil {
+		p.image = s.images.print(journal.ImageSize(d), func(dst []byte) []byte { return journal.AppendImage(dst, d) })
+	}
 	p.watched = s.watch(rec)
-	s.ahead.Apply(rec, p.hash, s.overlay)
+	s.ahead.Apply(rec, p.image, p.hash, s.overlay)
 	p.keys, p.purges = s.overlay.takeTouched(rec.Seq)
 	s.inflight = append(s.inflight, p)
 	s.stats.inflight.Add(1)
 	if mutant.On("shard-emit-before-ack") {
 		_ = s.emit(rec, s.expect)
 	}
-	s.journal.Append(value, s.acked)
+	if s.onAck == nil {
+		s.onAck = s.acked
+	}
+	s.journal.Append(value, s.onAck)
 }
 
 // decide appends a decision about instance id for its input. A nil decision is the machine's word for rows

@@ -109,7 +109,8 @@ func (s *Shard) emitInTransaction(rec *events.Record, offset int64, places []int
 	batch := make([]*events.Message, len(places))
 	open := make([]*emission, len(places))
 	for i, n := range places {
-		batch[i], open[i] = &msgs[n], s.opened(rec, &msgs[n])
+		open[i] = s.opened(rec, n, &msgs[n])
+		batch[i] = &open[i].message
 	}
 	s.txn.emitter.Emit(Emitted{offset + 1, rec.Seq}, batch, func(i int, err error) {
 		s.post(func(s *Shard) error {
@@ -120,7 +121,7 @@ func (s *Shard) emitInTransaction(rec *events.Record, offset int64, places []int
 				s.emits.open-- // the emitter is closed, and the next one emits it
 				return nil
 			}
-			return s.emitted(rec, places[i], batch[i], open[i], err)
+			return s.emitted(open[i], err)
 		})
 	})
 }

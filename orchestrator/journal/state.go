@@ -1,6 +1,7 @@
 package journal
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"maps"
@@ -104,15 +105,15 @@ func (s *State) Fold(offset int64, start bool, value []byte, rows Rows) (Verdict
 			return 0, rec, ErrTrimmed
 		}
 	}
-	return s.Take(offset, rec, events.HashOf(value), len(value), rows), rec, nil
+	return s.Take(offset, rec, nil, events.HashOf(value), len(value), rows), rec, nil
 }
 
-// Take is Fold for a reader that has decoded the record, of size bytes, already.
-func (s *State) Take(offset int64, rec *events.Record, hash events.Hash, size int, rows Rows) Verdict {
+// Take is Fold for a reader that has decoded the record, of size bytes, already. image is as for Apply.
+func (s *State) Take(offset int64, rec *events.Record, image Image, hash events.Hash, size int, rows Rows) Verdict {
 	v := s.Accept(rec)
 	s.Next = offset + 1
 	if v == Accepted && rec.Kind != events.KindClaim {
-		s.Apply(rec, hash, rows)
+		s.Apply(rec, image, hash, rows)
 		s.At = offset
 		if rec.Kind == events.KindDecision { // carries must not bring the next round about
 			s.Bytes += int64(size)
@@ -170,12 +171,15 @@ func (s *State) Accept(rec *events.Record) Verdict {
 }
 
 // Apply makes what an accepted record changes: an owner calls it for the record it is about to append, a
-// reader through Fold.
-func (s *State) Apply(rec *events.Record, hash events.Hash, rows Rows) {
+// reader through Fold. image is that of the record's decision, for who has it already; nil: it is made.
+func (s *State) Apply(rec *events.Record, image Image, hash events.Hash, rows Rows) {
 	s.Seq, s.Hash, s.Time = rec.Seq, hash, max(s.Time, rec.Time)
 	switch rec.Kind {
 	case events.KindDecision:
-		s.decision(rec.Decision, rec.Seq, rows)
+		if image == nil {
+			image = AppendImage(make([]byte, 0, ImageSize(rec.Decision)), rec.Decision)
+		}
+		s.decision(rec.Decision, image, rec.Seq, rows)
 	case events.KindCarry:
 		for i := range rec.Carry.Rows {
 			r := &rec.Carry.Rows[i]
@@ -186,31 +190,57 @@ func (s *State) Apply(rec *events.Record, hash events.Hash, rows Rows) {
 	}
 }
 
-func (s *State) decision(d *events.Decision, seq uint64, rows Rows) {
+// Image is what a decision's rows are made of beside the values that it holds itself: the keys of its entries and rows,
+// in their order, and then each entry, its length before it. An owner applies a record twice, and prints it once.
+type Image []byte
+
+// ImageSize is what AppendImage appends, in bytes, rather more than less.
+func ImageSize(d *events.Decision) int {
+	size := events.RowKeySize * (len(d.Entries) + len(d.Rows))
+	for i := range d.Entries {
+		e := &d.Entries[i]
+		size += len(e.Step) + len(e.Code) + len(e.Message) + len(e.Who) + len(e.Unknown) + 48
+	}
+	return size
+}
+
+// AppendImage appends a decision's image to dst.
+func AppendImage(dst []byte, d *events.Decision) Image {
+	for i := range d.Entries {
+		dst = events.AppendRowKey(dst, d.Instance, events.RowRef{Part: events.PartHistory, N: d.FirstRow + uint64(i)})
+	}
+	for i := range d.Rows {
+		dst = events.AppendRowKey(dst, d.Whose(&d.Rows[i]), d.Rows[i].Ref)
+	}
+	for i := range d.Entries {
+		dst = append(dst, 0, 0, 0, 0)
+		at := len(dst)
+		dst = d.Entries[i].Encode(dst)
+		binary.BigEndian.PutUint32(dst[at-4:], uint32(len(dst)-at))
+	}
+	return dst
+}
+
+// cut takes the first n bytes off.
+func (m *Image) cut(n int) []byte {
+	b := (*m)[:n:n]
+	*m = (*m)[n:]
+	return b
+}
+
+func (s *State) decision(d *events.Decision, image Image, seq uint64, rows Rows) {
 	if d.Purge && !mutant.On("journal-purge-ignored") {
 		rows.DeleteRange(events.InstanceRange(d.Instance))
 	}
-	// One buffer for all keys and one for all entries: both are kept as long as the batch is.
-	keys := make([]byte, 0, events.RowKeySize*(len(d.Entries)+len(d.Rows)))
-	keyOf := func(id events.InstanceID, ref events.RowRef) []byte {
-		at := len(keys)
-		keys = events.AppendRowKey(keys, id, ref)
-		return keys[at:len(keys):len(keys)]
-	}
-	size := 0
-	for i := range d.Entries {
-		e := &d.Entries[i]
-		size += len(e.Step) + len(e.Code) + len(e.Message) + 32
-	}
-	scratch := make([]byte, 0, size)
-	for i := range d.Entries {
-		at := len(scratch)
-		scratch = d.Entries[i].Encode(scratch)
-		rows.Set(keyOf(d.Instance, events.RowRef{Part: events.PartHistory, N: d.FirstRow + uint64(i)}), 0, 0, scratch[at:len(scratch):len(scratch)], seq)
+	keys := image
+	entries := image[events.RowKeySize*(len(d.Entries)+len(d.Rows)):]
+	for range d.Entries {
+		n := int(binary.BigEndian.Uint32(entries.cut(4)))
+		rows.Set(keys.cut(events.RowKeySize), 0, 0, entries.cut(n), seq)
 	}
 	for i := range d.Rows {
 		r := &d.Rows[i]
-		key := keyOf(d.Whose(r), r.Ref)
+		key := keys.cut(events.RowKeySize)
 		if r.Gone && !mutant.On("journal-row-stays") {
 			rows.Delete(key, r.WasDue, seq)
 		} else {

@@ -126,14 +126,19 @@ func (m *Machine) routeReply(msg *events.Message) ([]Route, error) {
 	if err != nil {
 		return nil, err
 	}
-	r, err := events.ParseReply(m.cfg.App, msg)
+	r, err := events.ReadReply(m.cfg.App, msg) // read has checked its headers
 	if err != nil {
 		return nil, err
 	}
 	if err := m.checkSize(msg, 2); err != nil {
 		return nil, err
 	}
-	return []Route{{Kind: events.InputReply, Instance: r.Command.Instance, Reply: &r}}, nil
+	one := &struct {
+		routes [1]Route
+		reply  events.Reply
+	}{reply: r}
+	one.routes[0] = Route{Kind: events.InputReply, Instance: r.Command.Instance, Reply: &one.reply}
+	return one.routes[:], nil
 }
 
 // checkSize keeps a payload below a part of a record: half of one, because a parked instance may have to hold it
