@@ -651,7 +651,8 @@ func (w *work) suspend(a *events.Action) {
 	w.transition(events.Suspended, h.Code, h.Message)
 }
 
-// terminate ends the instance at once, and lists what it owes.
+// terminate ends the instance at once, and lists what it owes. Registrations beyond one decision's budget end in the
+// next ones.
 func (w *work) terminate() (owed string) {
 	var list []string
 	missing := 0
@@ -672,12 +673,10 @@ func (w *work) terminate() (owed string) {
 		case !ok || w.corrupt:
 			w.corrupt = true
 			return ""
-		case n.Kind == sagas.KindWait && r.Status == events.NodeActive && !w.full():
-			w.spent += costCommand
-			if n.Wait.Event != nil { // signals end with their instance
-				w.giveBack(n, r)
+		case registered(n, r):
+			if !w.leaving {
+				w.endRegistration(n, r)
 			}
-			w.unregister(n, r)
 		case n.Kind != sagas.KindStep:
 		case r.Undo != nil:
 			list = append(list, w.label(n))
@@ -692,6 +691,64 @@ func (w *work) terminate() (owed string) {
 		return "nothing is owed"
 	}
 	return "owed: " + strings.Join(list, ", ")
+}
+
+// registered reports whether a correlation has to be told that a Wait is no more.
+func registered(n place, r *row) bool {
+	return n.Kind == sagas.KindWait && n.Wait.Event != nil && r.Status == events.NodeActive && r.Key != ""
+}
+
+// endRegistration ends the registration of a Wait whose instance was terminated. It is false when the decision is full: then the
+// first such Wait has a timer, with which it goes on.
+func (w *work) endRegistration(n place, r *row) bool {
+	if w.full() {
+		if !w.leaving && !mutant.On("machine-terminated-waits-left-behind") {
+			r.set(w.now)
+		}
+		w.leaving = true
+		return false
+	}
+	w.spent += costCommand
+	w.giveBack(n, r)
+	w.unregister(n, r)
+	r.set(0)
+	return true
+}
+
+// leftBehind takes a timer of a node that was left behind when its instance was terminated. It would fire for ever; and
+// that of a Wait which is registered goes on with what termination left, from there on.
+func (w *work) leftBehind(t *Timer) *events.Decision {
+	if t.Row.N > maxRow {
+		return w.ignored(ReasonStaleTimer)
+	}
+	r := w.row(uint32(t.Row.N))
+	if !w.corrupt && (!r.stored || r.was != t.Due) {
+		return w.ignored(ReasonStaleTimer)
+	}
+	if w.plan == nil && r.Status == events.NodeActive && r.Key != "" && !w.corrupt {
+		return w.waits() // where it is registered, its definition knows
+	}
+	r.set(0)
+	if n, ok := w.placeOf(r); ok && w.plan != nil && registered(n, r) {
+		missing := 0
+		for id := r.id; id < max(w.head.NextNode, uint32(len(w.plan.Nodes))) && !w.corrupt; id++ {
+			r := w.row(id)
+			if missing++; r.stored {
+				missing = 0
+			}
+			if missing > 3*len(w.plan.Nodes) {
+				w.corrupt = true
+			}
+			if n, ok := w.placeOf(r); ok && registered(n, r) && !w.endRegistration(n, r) {
+				break
+			}
+		}
+	}
+	if w.corrupt {
+		return nil
+	}
+	w.holding = true // it only makes rows smaller
+	return w.finish()
 }
 
 // patchData changes the saga's data by a JSON merge patch, if they are still the definition's afterwards.

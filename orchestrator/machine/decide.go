@@ -204,7 +204,7 @@ func (w *work) outside(in input) *events.Decision {
 	case in.timer == nil:
 		return w.ignored(ReasonInstanceEnded)
 	case in.timer.Due != 0 && in.timer.Row.Part == events.PartNode:
-		return w.dropTimer(in.timer)
+		return w.leftBehind(in.timer)
 	case in.timer.Row != headRef || in.timer.Due != w.headDue || in.timer.Due == 0:
 		return w.ignored(ReasonStaleTimer)
 	}
@@ -213,15 +213,6 @@ func (w *work) outside(in input) *events.Decision {
 		return nil
 	}
 	return &events.Decision{Outcome: events.Applied, Instance: w.id, Purge: true, Rows: w.otherRows(nil)}
-}
-
-// dropTimer takes the timer from a node that was left behind when its instance was terminated: it would fire for ever.
-func (w *work) dropTimer(t *Timer) *events.Decision {
-	value, due, ok := w.v.Row(w.id, t.Row)
-	if !ok || due != t.Due {
-		return w.ignored(ReasonStaleTimer)
-	}
-	return &events.Decision{Outcome: events.Applied, Instance: w.id, FirstRow: w.first, Rows: []events.RowChange{{Ref: t.Row, WasDue: due, Value: value}}}
 }
 
 // otherRows appends the rows of entities that were changed.
@@ -275,6 +266,7 @@ type work struct {
 	// holding: the decision only parks and holds its input. Its size is not checked: the rows that it changes
 	// were taken with room for that (see buildUndo).
 	holding bool
+	leaving bool             // a terminated instance leaves registrations to the next decision
 	reason  string           // the input is ignored
 	refusal *refusal         // the input is an action that cannot be carried out
 	instead *events.Decision // in place of what the working set would give

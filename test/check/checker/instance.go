@@ -157,7 +157,10 @@ func (c *check) onInstance(a *accepted, rs rows, whole bool) {
 	// event that is offered to it is refused.
 	answers := (d.Input.Kind == events.InputAction || d.Input.Kind == events.InputMessage && !slices.ContainsFunc(d.Emits, func(e events.Emit) bool { return e.Kind != events.EmitMessage })) &&
 		len(nodes) == 0 && (head == nil || head.State == inst.state) || onlyAnswers(d)
-	if inst.final != 0 && changes(d) && !answers && !(d.Purge && len(rewritten) == 0 && len(d.Emits) == 0) {
+	// What a terminated instance left behind, timers and registrations, ends in decisions of its own.
+	leaves := inst.state == events.Terminated && d.Input.Kind == events.InputTimer && !d.Purge && (head == nil || head.State == inst.state) &&
+		!slices.ContainsFunc(d.Emits, func(e events.Emit) bool { return e.Kind != events.EmitMessage })
+	if inst.final != 0 && changes(d) && !answers && !leaves && !(d.Purge && len(rewritten) == 0 && len(d.Emits) == 0) {
 		a.at(c, RuleFinalAbsorbs, "", "it changes an instance that became %s at sequence %d", inst.state, inst.final)
 	}
 	if inst.purged && changes(d) && !answers {
