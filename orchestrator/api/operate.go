@@ -9,6 +9,8 @@ import (
 	"mime"
 	"net"
 	"net/http"
+	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -71,12 +73,13 @@ func (a *Operator) handlers() map[string]http.HandlerFunc {
 
 // Codes of errors of the API itself. Those of actions are orchestrator's and machine's.
 const (
-	CodeNotFound  = "not-found"
-	CodeNotHere   = "not-here"
-	CodeBadInput  = "bad-request"
-	CodeForbidden = "forbidden-origin"
-	CodeTooLarge  = "body-too-large"
-	CodeInternal  = "internal"
+	CodeNotFound     = "not-found"
+	CodeNotHere      = "not-here"
+	CodeBadInput     = "bad-request"
+	CodeBadParameter = "unknown-parameter"
+	CodeForbidden    = "forbidden-origin"
+	CodeTooLarge     = "body-too-large"
+	CodeInternal     = "internal"
 )
 
 // Error is the body of every response that is none of what was asked for.
@@ -102,6 +105,40 @@ func (a *Operator) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	r.Body = http.MaxBytesReader(w, r.Body, MaxBody)
 	a.mux.ServeHTTP(w, r)
+}
+
+// query reads a request's parameters, strictly: one that is not among the allowed names, stands there twice, or cannot be
+// read would otherwise widen what is asked for, without a word. false: the response is written.
+func query(w http.ResponseWriter, r *http.Request, allowed ...string) (q url.Values, ok bool) {
+	q, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		fail(w, http.StatusBadRequest, CodeBadInput, fmt.Sprintf("the parameters cannot be read: %.200v", err))
+		return nil, false
+	}
+	var unknown, twice []string
+	for name, values := range q {
+		switch {
+		case !slices.Contains(allowed, name):
+			unknown = append(unknown, fmt.Sprintf("%.40q", name))
+		case len(values) > 1:
+			twice = append(twice, fmt.Sprintf("%q", name))
+		}
+	}
+	slices.Sort(unknown)
+	slices.Sort(twice)
+	known := "this request has none"
+	if len(allowed) > 0 {
+		known = "this request has " + strings.Join(allowed, ", ")
+	}
+	switch {
+	case len(unknown) > 0:
+		fail(w, http.StatusBadRequest, CodeBadParameter, fmt.Sprintf("there is no parameter %s: %s", strings.Join(unknown[:min(len(unknown), 20)], ", "), known))
+	case len(twice) > 0:
+		fail(w, http.StatusBadRequest, CodeBadParameter, fmt.Sprintf("parameter %s stands there more than once", strings.Join(twice, ", ")))
+	default:
+		return q, true
+	}
+	return nil, false
 }
 
 func fetched(site string) bool { return site != "" && site != "none" }
@@ -154,7 +191,10 @@ func Listen(ctx context.Context, addr string, h http.Handler) (at string, stoppe
 }
 
 func (a *Operator) list(w http.ResponseWriter, r *http.Request) {
-	q := r.URL.Query()
+	q, ok := query(w, r, "definition", "key", "limit", "state")
+	if !ok {
+		return
+	}
 	limit, err := limitOf(q.Get("limit"))
 	if err != nil {
 		fail(w, http.StatusBadRequest, CodeBadInput, err.Error())
@@ -214,6 +254,9 @@ func (a *Operator) target(r *http.Request) (id events.InstanceID, definition, ke
 }
 
 func (a *Operator) describe(w http.ResponseWriter, r *http.Request) {
+	if _, fine := query(w, r); !fine {
+		return
+	}
 	id, definition, key, err := a.target(r)
 	shard := a.engine.ShardOfInstance(id)
 	var ok bool
@@ -243,6 +286,9 @@ func (a *Operator) describe(w http.ResponseWriter, r *http.Request) {
 }
 
 func (a *Operator) act(w http.ResponseWriter, r *http.Request) {
+	if _, ok := query(w, r); !ok {
+		return
+	}
 	id, definition, key, err := a.target(r)
 	if err != nil {
 		fail(w, http.StatusBadRequest, CodeBadInput, err.Error())
@@ -275,7 +321,10 @@ func (a *Operator) act(w http.ResponseWriter, r *http.Request) {
 }
 
 func (a *Operator) quarantine(w http.ResponseWriter, r *http.Request) {
-	q := r.URL.Query()
+	q, ok := query(w, r, "key", "limit", "partition", "reason", "topic")
+	if !ok {
+		return
+	}
 	limit, err := limitOf(q.Get("limit"))
 	f := orchestrator.Filter{Reason: q.Get("reason"), Topic: q.Get("topic"), Key: q.Get("key")}
 	if s := q.Get("partition"); s != "" && err == nil {
@@ -307,6 +356,9 @@ func (a *Operator) quarantine(w http.ResponseWriter, r *http.Request) {
 }
 
 func (a *Operator) redrive(w http.ResponseWriter, r *http.Request) {
+	if _, ok := query(w, r); !ok {
+		return
+	}
 	var in RedriveRequest
 	if !body(w, r, &in) {
 		return

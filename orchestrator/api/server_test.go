@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/skald-io/skald/events"
 	"github.com/skald-io/skald/orchestrator"
 	"github.com/skald-io/skald/orchestrator/api"
 )
@@ -97,5 +98,41 @@ func TestABodyIsReadNoFurtherThanItsLimit(t *testing.T) {
 	s.ServeHTTP(httptest.NewRecorder(), r)
 	if tooLarge := (*http.MaxBytesError)(nil); !errors.As(seen, &tooLarge) {
 		t.Errorf("%v", seen)
+	}
+}
+
+// unasked is an engine that nobody may ask anything.
+type unasked struct{ api.Engine }
+
+func (unasked) ShardOfInstance(events.InstanceID) int32 { return 0 }
+
+func TestAParameterThatARequestDoesNotHaveIsRefusedByName(t *testing.T) {
+	h := api.NewOperator(unasked{})
+	for _, c := range []struct {
+		method, path string
+		want         []string
+	}{
+		{"GET", "/v1/instances?stat=parked&limit=5&x=1", []string{`"stat", "x"`, "definition, key, limit, state"}},
+		{"GET", "/v1/instances?state=parked&state=running", []string{`"state"`, "more than once"}},
+		{"GET", "/v1/instances/" + strings.Repeat("0", 32) + "?verbose", []string{`"verbose"`, "this request has none"}},
+		{"POST", "/v1/instances/" + strings.Repeat("0", 32) + "/actions?dry-run=true", []string{`"dry-run"`}},
+		{"GET", "/v1/definitions/order/keys/7?version=1", []string{`"version"`}},
+		{"POST", "/v1/definitions/order/keys/7/actions?force=1", []string{`"force"`}},
+		{"GET", "/v1/quarantine?reasons=x", []string{`"reasons"`, "key, limit, partition, reason, topic"}},
+		{"POST", "/v1/quarantine/redrive?topic=x", []string{`"topic"`}},
+	} {
+		status, body := ask(t, h, c.path, func(r *http.Request) { r.Method, r.Host, r.RemoteAddr = c.method, "127.0.0.1:1", "127.0.0.1:2" })
+		message, _ := body["message"].(string)
+		if status != http.StatusBadRequest || body["code"] != api.CodeBadParameter {
+			t.Errorf("%s %s is answered %d %v", c.method, c.path, status, body)
+		}
+		for _, want := range c.want {
+			if !strings.Contains(message, want) {
+				t.Errorf("%s %s: %q is not in %q", c.method, c.path, want, message)
+			}
+		}
+	}
+	if status, body := ask(t, h, "/v1/instances?a=1;b=2", func(r *http.Request) { r.Host, r.RemoteAddr = "127.0.0.1:1", "127.0.0.1:2" }); status != http.StatusBadRequest || body["code"] != api.CodeBadInput {
+		t.Errorf("what cannot be read is answered %d %v", status, body)
 	}
 }
