@@ -30,6 +30,9 @@ func OpenShard(ctx context.Context, cfg ShardConfig) (*Shard, error) {
 	if s.hooks == nil {
 		s.hooks = &hooks{}
 	}
+	if s.stats == nil {
+		s.stats = &shardStats{}
+	}
 	s.mail.wake = make(chan struct{}, 1)
 	s.bg, s.stopBackground = context.WithCancel(context.Background())
 	s.journal = cfg.Kafka.Log(s.topics.Journal(), cfg.ID)

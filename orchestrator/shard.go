@@ -52,7 +52,7 @@ func lostTo(st *journal.State) error {
 	return &claimLost{st.Claim.Node, st.Term, st.Claim.Generation}
 }
 
-// ShardConfig is what a shard is told. Everything is required but Applied, Acted, Meta and Waits.
+// ShardConfig is what a shard is told. Everything is required but Applied, Acted, Meta, Waits, Stats and Aside.
 type ShardConfig struct {
 	App        string
 	ID         int32
@@ -85,6 +85,9 @@ type ShardConfig struct {
 	BacklogWait  time.Duration
 	// Transactional are the topics that are emitted on in transactions; they need a Kafka that is a Transactor.
 	Transactional []string
+	// Aside runs what the shard does beside its loop: trims, commits, measurements. nil: each in a goroutine, which ends
+	// with the shard. It is called within Turn; what it is given may run within the call or at any time later, or never.
+	Aside func(func())
 }
 
 // Shard is one journal partition, its claim and its store. Turn, and everything it calls, belongs to one
@@ -514,7 +517,23 @@ func (s *Shard) decide(id events.InstanceID, d *events.Decision, in events.Input
 }
 
 // aside runs fn beside the loop; it ends with the shard.
-func (s *Shard) aside(fn func()) { s.background.Go(fn) }
+func (s *Shard) aside(fn func()) {
+	if s.cfg.Aside != nil {
+		s.cfg.Aside(fn)
+		return
+	}
+	s.background.Go(fn)
+}
+
+// Finished is the offset below which every record of an input is finished: decided in a record already appended, skipped
+// by rule, or its forward acknowledged. ok is false for what is not read here, or no more. It belongs to Turn's goroutine.
+func (s *Shard) Finished(p TopicPartition) (offset int64, ok bool) {
+	in := s.byPlace[p]
+	if in == nil || in.failed {
+		return 0, false
+	}
+	return in.low(), true
+}
 
 func (s *Shard) close() {
 	s.stats.inflight.Add(-int64(len(s.inflight)))
