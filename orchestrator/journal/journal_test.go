@@ -185,6 +185,32 @@ func TestAJournalWithoutItsHeadIsRefused(t *testing.T) {
 	}
 }
 
+// L1: a journal that was trimmed to a checkpoint is copied to a topic of its own, where offsets begin at 0. Who took it for
+// one that has only begun would ignore all of it, and begin anew.
+func TestATrimmedJournalMayBeCopiedToWhereOffsetsBeginAtZero(t *testing.T) {
+	log := [][]byte{claim('a', 1)}
+	a := after(t, 'a', log)
+	log = append(log, a.decide("1"))
+	c := events.Record{Kind: events.KindCheckpoint, Nonce: a.nonce, Seq: a.st.Seq + 1, Prev: a.st.Hash, Term: a.st.Term, Checkpoint: a.st.NewCheckpoint()}
+	value := c.Encode(nil)
+	a.st.Apply(&c, nil, events.HashOf(value), rows{})
+	log = append(log, value, a.decide("2"))
+	for _, first := range []int64{0, 2, 100} {
+		st, _, verdicts := fold(t, log[2:], first)
+		if want := []journal.Verdict{journal.Accepted, journal.Accepted}; !slices.Equal(verdicts, want) || st.Seq != a.st.Seq || st.Hash != a.st.Hash {
+			t.Errorf("from offset %d on, verdicts are %v and sequence %d, want %v and %d", first, verdicts, st.Seq, want, a.st.Seq)
+		}
+	}
+}
+
+// The topic was created anew, and what its owner had under way landed in it: it is no beginning.
+func TestAJournalThatBeginsWithADecisionIsRefused(t *testing.T) {
+	st := journal.NewState()
+	if _, _, err := st.Fold(0, true, after(t, 'a', [][]byte{claim('a', 1)}).decide("1"), rows{}); !errors.Is(err, journal.ErrTrimmed) {
+		t.Errorf("error is %v, want ErrTrimmed", err)
+	}
+}
+
 // L6, L7: a mark remembers exactly what is finished, whatever the order.
 func TestAMarkAgreesWithASet(t *testing.T) {
 	for seed := range uint64(200) {
@@ -241,7 +267,7 @@ func TestAnInputThatSeveralRecordsAnswerIsFinishedWithTheLast(t *testing.T) {
 func TestARecordRaisesTheLowMarksThatItNames(t *testing.T) {
 	st := journal.NewState()
 	st.Apply(&events.Record{Kind: events.KindDecision, Seq: 1, Decision: &events.Decision{Outcome: events.Ignored, Input: events.Input{
-		Kind: events.InputReply, Topic: "t", Partition: 3, Offset: 7, Low: 5, Origin: &events.Origin{Topic: "o", Partition: 4, Offset: 9, Low: 8}}}}, events.Hash{}, rows{})
+		Kind: events.InputReply, Topic: "t", Partition: 3, Offset: 7, Low: 5, Origin: &events.Origin{Topic: "o", Partition: 4, Offset: 9, Low: 8}}}}, nil, events.Hash{}, rows{})
 	position, origin := st.Position(journal.TP{Topic: "t", Partition: 3}), st.Origin(journal.TP{Topic: "o", Partition: 4})
 	if position.Low != 5 || !position.Has(7) || position.Has(6) {
 		t.Errorf("the position is %+v, want all below 5, and 7", position)
@@ -252,7 +278,7 @@ func TestARecordRaisesTheLowMarksThatItNames(t *testing.T) {
 }
 
 func progress(st *journal.State, p events.Progress) {
-	st.Apply(&events.Record{Kind: events.KindDecision, Seq: st.Seq + 1, Decision: &events.Decision{Outcome: events.Progressed, Progress: &p}}, events.Hash{}, rows{})
+	st.Apply(&events.Record{Kind: events.KindDecision, Seq: st.Seq + 1, Decision: &events.Decision{Outcome: events.Progressed, Progress: &p}}, nil, events.Hash{}, rows{})
 }
 
 // L8: a progress record gives inputs their start positions, and moves them where nothing is decided. They never fall.
@@ -297,7 +323,7 @@ func TestAReaderKnowsItsPlaceAndWhatTheJournalHasGrownBy(t *testing.T) {
 	put := func(r events.Record) []byte {
 		r.Nonce, r.Seq, r.Prev, r.Term = a.nonce, a.st.Seq+1, a.st.Hash, 1
 		v := r.Encode(nil)
-		a.st.Apply(&r, events.HashOf(v), rows{})
+		a.st.Apply(&r, nil, events.HashOf(v), rows{})
 		return v
 	}
 	check := func(next, at int64, checkpoint uint64, bytes int) {
@@ -347,7 +373,7 @@ func TestAnOwnerIsWhoMadeTheLastClaimAndWhoseChainIsWhole(t *testing.T) {
 func TestEntriesOfADecisionAreRowsOfHistoryFromItsFirstOn(t *testing.T) {
 	st, got, id := journal.NewState(), rows{}, events.InstanceID{15: 1}
 	entries := []events.Entry{{Kind: events.EntryStarted, Message: "m", Time: 5}, {Kind: events.EntryStarted, Message: "n", Time: 6}}
-	st.Apply(&events.Record{Kind: events.KindDecision, Seq: 1, Decision: &events.Decision{Instance: id, FirstRow: 3, Entries: entries}}, events.Hash{}, got)
+	st.Apply(&events.Record{Kind: events.KindDecision, Seq: 1, Decision: &events.Decision{Instance: id, FirstRow: 3, Entries: entries}}, nil, events.Hash{}, got)
 	want := rows{}
 	for i := range entries {
 		want[string(events.RowKey(id, events.RowRef{Part: events.PartHistory, N: 3 + uint64(i)}))] = fmt.Sprintf("0:%x", entries[i].Encode(nil))
@@ -355,13 +381,6 @@ func TestEntriesOfADecisionAreRowsOfHistoryFromItsFirstOn(t *testing.T) {
 	if !maps.Equal(got, want) {
 		t.Errorf("rows are %v, want %v", got, want)
 	}
-}
-
-// Only where a journal's head was deleted does it have to begin at a checkpoint.
-func TestAWholeJournalMayBeginWithWhatNobodyAccepts(t *testing.T) {
-	log := [][]byte{claim('a', 1)}
-	stray := after(t, 'a', log).decide("1")
-	wantVerdicts(t, [][]byte{stray, claim('b', 1)}, foreign, ok)
 }
 
 func TestVerdictsHaveNames(t *testing.T) {

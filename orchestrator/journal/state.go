@@ -95,12 +95,13 @@ func (s *State) Fold(offset int64, start bool, value []byte, rows Rows) (Verdict
 		}
 		return 0, nil, err
 	}
-	if start && offset > 0 && s.Seq == 0 && !s.Claimed {
+	// Offsets identify nothing (L1): a trimmed journal may have been copied to where they begin at 0.
+	if start && s.Seq == 0 && !s.Claimed {
 		switch {
 		case rec.Kind == events.KindCheckpoint:
 			s.trust(rec)
 		case rec.Kind == events.KindClaim && rec.Term == 1:
-			// A whole journal, copied to where offsets begin higher.
+			// A whole journal, wherever its offsets begin.
 		default:
 			return 0, rec, ErrTrimmed
 		}
