@@ -34,7 +34,8 @@ type Outcome struct {
 	Effects map[string]Effect
 	// Loose says that the rest of what was seen, from some point on, was not held against the plan: an operator decided
 	// what became of a step, or the instance was parked while it ran forward and a scope of it was undone meanwhile,
-	// so that what follows came in another order than without the stop.
+	// so that what follows came in another order than without the stop; or a decision was too large and went on in
+	// another (machine.Config.FanOut), so that branches changed the data in turns.
 	Loose bool
 }
 
@@ -132,6 +133,7 @@ func (x *explainer) fact(f *Fact) error {
 	if x.out, err = events.Outgoing(x.o.App, f.Record); err != nil {
 		return err
 	}
+	x.loose = x.loose || x.goesOn(d)
 	for i := range d.Entries {
 		if x.loose {
 			return nil
@@ -144,6 +146,22 @@ func (x *explainer) fact(f *Fact) error {
 		}
 	}
 	return nil
+}
+
+// goesOn reports whether a decision goes on with one that was cut: the timer of a node that has others in it.
+func (x *explainer) goesOn(d *events.Decision) bool {
+	if d.Input.Kind != events.InputTimer || d.Input.Row.Part != events.PartNode {
+		return false
+	}
+	at := d.Input.Row.N
+	for i := range d.Rows {
+		if r := &d.Rows[i]; r.Of.IsZero() && r.Ref == d.Input.Row {
+			if n, err := events.DecodeNode(r.Value); err == nil && n.Plan > 0 {
+				at = uint64(n.Plan) - 1
+			}
+		}
+	}
+	return at < uint64(len(x.o.Plan.Nodes)) && len(x.o.Plan.Nodes[at].Children) > 0
 }
 
 // hear notes what a participant says, whether it counts or not.

@@ -130,9 +130,6 @@ func newRun(t *testing.T, seed uint64) *run {
 	}
 	r.plan = p
 	r.cfg = machine.Config{App: app, Slots: 64, Plans: []*sagas.Plan{p}}
-	if r.rnd.IntN(6) == 0 {
-		r.cfg.FanOut = 1 + r.rnd.IntN(3)
-	}
 	r.m = machine.New(r.cfg)
 	return r
 }
@@ -300,10 +297,6 @@ func (r *run) over() bool {
 
 // move does one of the things that may happen next.
 func (r *run) move() {
-	if due := r.due(); len(due) > 0 && r.cfg.FanOut > 0 && r.rows[due[0]].due <= r.now {
-		r.fire(due[0]) // a decision that goes on, before anything else
-		return
-	}
 	switch k := r.rnd.IntN(24); {
 	case k < 8 && len(r.asked) > 0:
 		r.serve(r.rnd.IntN(len(r.asked)))
@@ -317,7 +310,7 @@ func (r *run) move() {
 		r.m = machine.New(r.cfg)
 	case k == 20 && (r.calm || r.one(2)):
 		r.outside()
-	case k == 21 && r.one(40) && r.fault(1, "cancelled"):
+	case k == 21 && r.fault(15, "cancelled"):
 		r.act(events.Action{Kind: events.ActionCancel})
 	case k == 22 && r.fault(6, "clock jumps"):
 		r.now += int64(r.rnd.IntN(90_000))
@@ -349,7 +342,7 @@ func (r *run) timer() {
 		return
 	}
 	at := due[0]
-	if r.cfg.FanOut == 0 && r.fault(4, "timer late") {
+	if r.fault(4, "timer late") {
 		at = due[r.rnd.IntN(len(due))]
 	}
 	r.fire(at)
