@@ -14,8 +14,10 @@ import (
 
 	"github.com/skald-io/skald/connectors/participant"
 	"github.com/skald-io/skald/events"
+	"github.com/skald-io/skald/orchestrator/machine"
 	"github.com/skald-io/skald/sagas"
 	"github.com/skald-io/skald/test/check/checker"
+	"github.com/skald-io/skald/test/check/redecide"
 )
 
 // judge waits for the end of all sagas, stops everything in an orderly way, and calls the checker.
@@ -67,11 +69,13 @@ func (h *harness) judge(ctx context.Context) error {
 		ev.Ledgers = append(ev.Ledgers, effects)
 	}
 	o := checker.Options{Quiescent: true, Plans: map[string]*sagas.Plan{}, Starts: map[string][]string{}}
+	var plans []*sagas.Plan
 	for _, k := range h.cast.kinds {
 		p, err := k.def.Plan()
 		if err != nil {
 			return err
 		}
+		plans = append(plans, p)
 		o.Plans[checker.PlanName(p)] = p
 		o.Starts[h.cast.events] = append(o.Starts[h.cast.events], k.typ)
 	}
@@ -83,6 +87,9 @@ func (h *harness) judge(ctx context.Context) error {
 	}
 	h.out.evidence = ev
 	h.out.report = checker.Check(ev, o)
+	if h.out.again, err = decideAgain(ev, plans); err != nil {
+		return err
+	}
 	h.countZombie()
 	if h.out.verdict() == nil || h.transactional && h.out.transactionalVerdict() == nil {
 		return nil
@@ -108,6 +115,34 @@ func readLedger(dir string) ([]checker.Effect, error) {
 		return nil, err
 	}
 	return checker.ReadLedger(&b)
+}
+
+// decideAgain makes every decision of every shard once more, from its journal and the topics.
+func decideAgain(ev *checker.Evidence, plans []*sagas.Plan) (*redecide.Report, error) {
+	journal, shards := events.Topics{App: ev.App}.Journal(), 0
+	for p := range ev.Logs {
+		if p.Topic == journal {
+			shards++
+		}
+	}
+	c := redecide.Config{App: ev.App, Machine: machine.New(machine.Config{App: ev.App, Slots: shards * events.SlotsPerShard, Plans: plans}), Input: ev.At}
+	all := redecide.NewReport()
+	for p := range int32(shards) {
+		var log []redecide.Record
+		for _, m := range ev.Log(journal, p).Records {
+			log = append(log, redecide.Record{Offset: m.Offset, Value: m.Value})
+		}
+		accepted, err := redecide.Accept(log)
+		if err != nil {
+			return nil, fmt.Errorf("journal of shard %d: %w", p, err)
+		}
+		r, err := redecide.Shard(c, accepted)
+		if err != nil {
+			return nil, fmt.Errorf("journal of shard %d: %w", p, err)
+		}
+		all.Add(r)
+	}
+	return all, nil
 }
 
 // countZombie counts what the stopped node wrote with its old nonces after it woke, and what of it was accepted.
@@ -176,6 +211,7 @@ func (o *outcome) String() string {
 	for _, l := range lines {
 		fmt.Fprintf(&b, "  %s\n", l)
 	}
+	fmt.Fprintf(&b, "decisions made again: %d of %d alike, %d others; not made again: %v\n", o.again.Same, o.again.Decisions, len(o.again.Differ), o.again.Skipped)
 	took := slices.Sorted(slices.Values(o.takeOvers))
 	if len(took) > 0 {
 		fmt.Fprintf(&b, "take-over: fastest %v, median %v, slowest %v\n", took[0].Round(time.Millisecond), took[len(took)/2].Round(time.Millisecond), took[len(took)-1].Round(time.Millisecond))
@@ -201,6 +237,8 @@ func (o *outcome) verdict() error {
 	}
 	n := len(o.report.Violations) + o.report.Suppressed
 	want(n == 0, "%d violations", n)
+	want(len(o.again.Differ) == 0, "%d decisions do not follow from their rows and inputs, such as %v", len(o.again.Differ), o.again.Differ)
+	want(o.again.Same >= o.again.Decisions*9/10, "only %d of %d decisions could be made again: %v", o.again.Same, o.again.Decisions, o.again.Skipped)
 	want(len(o.report.Limits) == 0, "the checker could not judge everything: %s", strings.Join(o.report.Limits, "; "))
 	want(o.nodeKills() >= 20, "%d nodes were killed, 20 are to be", o.nodeKills())
 	confirmed, _ := o.fates()

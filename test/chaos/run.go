@@ -22,6 +22,7 @@ import (
 	"github.com/skald-io/skald/connectors/kafka"
 	"github.com/skald-io/skald/events"
 	"github.com/skald-io/skald/test/check/checker"
+	"github.com/skald-io/skald/test/check/redecide"
 )
 
 // options say how to run.
@@ -54,7 +55,8 @@ var schedule = strings.Fields(`appended decided appended random double decided a
 type outcome struct {
 	report    *checker.Report
 	evidence  *checker.Evidence
-	kills     map[string]int // of nodes, by class
+	again     *redecide.Report // decisions made once more
+	kills     map[string]int   // of nodes, by class
 	partKills int
 	proven    []string // kills at a point, with what proves it
 	takeOvers []time.Duration

@@ -84,6 +84,12 @@ func (e *Evidence) parts(topic string) []Part {
 	return out
 }
 
+// At finds a record by its place; nil when it was not seen, or there is none.
+func (e *Evidence) At(topic string, partition int32, offset int64) *events.Message {
+	m, _ := e.at(Part{topic, partition}, offset)
+	return m
+}
+
 // at finds a record by its place.
 func (e *Evidence) at(p Part, offset int64) (m *events.Message, known bool) {
 	l := e.Logs[p]

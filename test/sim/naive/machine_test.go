@@ -17,6 +17,7 @@ import (
 	"github.com/skald-io/skald/events"
 	"github.com/skald-io/skald/orchestrator/machine"
 	"github.com/skald-io/skald/sagas"
+	"github.com/skald-io/skald/test/check/redecide"
 	"github.com/skald-io/skald/test/sim/plans"
 )
 
@@ -88,13 +89,16 @@ type run struct {
 	seen   Observed
 	calm   bool
 	faults map[string]int
-	sent   []*events.InboxMessage
+	sent   []sent
 	asked  []asked
-	said   []events.Reply
-	ledger map[string]*effect // by idempotency key
-	known  []events.Message   // events that were published
-	serial int
-	story  strings.Builder
+	said   []said
+	// The journal and the topics, as they would stand in Kafka.
+	journal []redecide.Record
+	topics  map[string][]events.Message
+	ledger  map[string]*effect // by idempotency key
+	known   []events.Message   // events that were published
+	serial  int
+	story   strings.Builder
 }
 
 type rowOf struct {
@@ -105,6 +109,17 @@ type rowOf struct {
 type cell struct {
 	value []byte
 	due   int64
+}
+
+// sent is a message between entities on its way, said a reply, each with its place.
+type sent struct {
+	*events.InboxMessage
+	at events.Input
+}
+
+type said struct {
+	events.Reply
+	at events.Input
 }
 
 // asked is a command on its way.
@@ -123,7 +138,7 @@ type effect struct {
 }
 
 func newRun(t *testing.T, seed uint64) *run {
-	r := &run{t: t, rnd: rand.New(rand.NewPCG(seed, 11)), now: epoch, rows: map[rowOf]cell{}, faults: map[string]int{}, ledger: map[string]*effect{}}
+	r := &run{t: t, rnd: rand.New(rand.NewPCG(seed, 11)), now: epoch, rows: map[rowOf]cell{}, faults: map[string]int{}, ledger: map[string]*effect{}, topics: map[string][]events.Message{}}
 	p, err := plans.New(seed, plans.Options{Nodes: 8 + r.rnd.IntN(25)}).Plan()
 	if err != nil {
 		t.Fatal(err)
@@ -151,6 +166,22 @@ func (r *run) fault(in int, name string) bool {
 	return true
 }
 
+// put writes a record to its topic, and gives the input that it is.
+func (r *run) put(kind events.InputKind, m events.Message) events.Input {
+	m.Offset = int64(len(r.topics[m.Topic]))
+	r.topics[m.Topic] = append(r.topics[m.Topic], m)
+	return events.Input{Kind: kind, Topic: m.Topic, Offset: m.Offset}
+}
+
+// answer is a participant's reply as it stands on the topic.
+func (r *run) answer(reply events.Reply) said {
+	m := events.Message{Topic: events.Topics{App: app}.Replies(), Value: reply.Payload, Time: r.now, Headers: []events.Header{
+		{Key: events.HeaderCausationID, Value: []byte(reply.Command.Text(app))},
+		{Key: events.HeaderOutcome, Value: []byte(reply.Outcome.String())},
+		{Key: events.HeaderErrorCode, Value: []byte(reply.Code)}}}
+	return said{reply, r.put(events.InputReply, m)}
+}
+
 // decide asks for a decision, twice, and writes it down, unless it is lost before that; what it answers is then to
 // come again.
 func (r *run) decide(what string, f Fact, in events.Input, fn func() *events.Decision) bool {
@@ -175,6 +206,7 @@ func (r *run) decide(what string, f Fact, in events.Input, fn func() *events.Dec
 	if err != nil {
 		r.t.Fatal(err)
 	}
+	r.journal = append(r.journal, redecide.Record{Offset: int64(r.seq), Value: value})
 	d = rec.Decision
 	f.Record = rec
 	r.tell(what, d)
@@ -209,7 +241,9 @@ func (r *run) emit(e *events.Emit) {
 		if err != nil {
 			r.t.Fatal(err)
 		}
-		r.sent = append(r.sent, m)
+		wrapped := events.WrapMessage(bytes.Clone(e.Payload), e.To, &events.Origin{Topic: events.Topics{App: app}.Journal(), Offset: int64(r.seq)})
+		wrapped.Topic = events.Topics{App: app}.Inbox()
+		r.sent = append(r.sent, sent{m, r.put(events.InputMessage, wrapped)})
 	case events.EmitCommand:
 		id := events.CommandID{Instance: r.id, Node: e.Node, Execution: e.Execution, Attempt: e.Attempt, Phase: e.Phase}
 		r.asked = append(r.asked, asked{id, e.Step, e.Expiry})
@@ -285,7 +319,8 @@ func (r *run) start(order []byte) {
 	s := routes[0].Start
 	r.id = s.Instance
 	r.seen = Observed{App: app, Plan: r.plan, Key: s.Key, Event: order}
-	for !r.decide("start", Fact{}, events.Input{Kind: events.InputEvent}, func() *events.Decision { return r.m.Start(r, r.now, *s) }) {
+	in := r.put(events.InputEvent, m)
+	for !r.decide("start", Fact{}, in, func() *events.Decision { return r.m.Start(r, r.now, *s) }) {
 	}
 }
 
@@ -360,9 +395,8 @@ func (r *run) fire(at rowOf) {
 // pass lets a message between entities arrive.
 func (r *run) pass(i int) {
 	m := r.sent[i]
-	f := Fact{Message: m}
-	if r.decide(m.Kind.String(), f, events.Input{Kind: events.InputMessage}, func() *events.Decision { return r.m.Message(r, r.now, m) }) {
-		r.sent = slices.Delete(r.sent, slices.Index(r.sent, m), slices.Index(r.sent, m)+1)
+	if r.decide(m.Kind.String(), Fact{Message: m.InboxMessage}, m.at, func() *events.Decision { return r.m.Message(r, r.now, m.InboxMessage) }) {
+		r.sent = slices.Delete(r.sent, i, i+1) // what was decided was appended behind it
 	}
 }
 
@@ -402,9 +436,10 @@ func (r *run) publish(m *events.Message) {
 	if err != nil {
 		r.t.Fatal(err)
 	}
+	in := r.put(events.InputEvent, *m)
 	for i := range routes {
 		if e := routes[i].Event; e != nil {
-			for !r.decide("event "+e.Type+" for "+e.Key, Fact{}, events.Input{Kind: events.InputEvent}, func() *events.Decision { return r.m.Event(r, r.now, *e) }) {
+			for !r.decide("event "+e.Type+" for "+e.Key, Fact{}, in, func() *events.Decision { return r.m.Event(r, r.now, *e) }) {
 			}
 		}
 	}
@@ -414,13 +449,16 @@ func (r *run) act(a events.Action) {
 	r.serial++
 	a.ID, a.Who, a.Time = "action-"+strconv.Itoa(r.serial), "alice", r.now
 	m := &events.InboxMessage{Kind: events.InboxAction, To: r.id, Action: &a}
-	for !r.decide(string(a.Kind)+" "+a.Name, Fact{Message: m}, events.Input{Kind: events.InputAction}, func() *events.Decision { return r.m.Message(r, r.now, m) }) {
+	wrapped := events.WrapMessage(m.Encode(nil), m.To, nil)
+	wrapped.Topic = events.Topics{App: app}.Inbox()
+	in := r.put(events.InputAction, wrapped)
+	for !r.decide(string(a.Kind)+" "+a.Name, Fact{Message: m}, in, func() *events.Decision { return r.m.Message(r, r.now, m) }) {
 	}
 }
 
 func (r *run) refuse(i int) {
 	c := r.asked[i]
-	if r.decide("refused "+c.step, Fact{}, events.Input{Kind: events.InputRefused}, func() *events.Decision {
+	if r.decide("refused "+c.step, Fact{}, events.Input{Kind: events.InputRefused, MessageID: c.id.Text(app)}, func() *events.Decision {
 		return r.m.Refused(r, r.now, machine.Refusal{Command: c.id, Code: "GONE"})
 	}) {
 		r.asked = slices.Delete(r.asked, i, i+1)
@@ -449,9 +487,9 @@ func (r *run) serve(i int) {
 	if r.fault(10, "reply lost") {
 		return
 	}
-	r.said = append(r.said, reply)
+	r.said = append(r.said, r.answer(reply))
 	if r.fault(8, "reply twice") {
-		r.said = append(r.said, reply)
+		r.said = append(r.said, r.answer(reply))
 	}
 }
 
@@ -502,16 +540,32 @@ func (r *run) undo(k *effect, reply *events.Reply) {
 }
 
 func (r *run) deliver(i int) {
-	reply := r.said[i]
+	in, reply := r.said[i].at, r.said[i].Reply
 	f := Fact{Reply: &reply}
 	if r.decide(fmt.Sprintf("reply to node %d, execution %d, %s %d: %s %s", reply.Command.Node, reply.Command.Execution, reply.Command.Phase, reply.Command.Attempt, reply.Outcome, reply.Code),
-		f, events.Input{Kind: events.InputReply}, func() *events.Decision { return r.m.Reply(r, r.now, reply) }) {
+		f, in, func() *events.Decision { return r.m.Reply(r, r.now, reply) }) {
 		r.said = slices.Delete(r.said, i, i+1)
+	}
+}
+
+// again makes every decision of the journal once more, from nothing but the journal and the topics.
+func (r *run) again() {
+	report, err := redecide.Shard(redecide.Config{App: app, Machine: machine.New(r.cfg), Input: func(topic string, _ int32, offset int64) *events.Message {
+		return &r.topics[topic][offset]
+	}}, r.journal)
+	switch {
+	case err != nil:
+		r.t.Fatal(err)
+	case len(report.Differ) > 0:
+		r.t.Errorf("%d of %d decisions are others when they are made again: %v", len(report.Differ), report.Decisions, report.Differ[0])
+	case report.Same+report.Skipped[redecide.Aside] != len(r.journal):
+		r.t.Errorf("%d of %d decisions were made again: %v", report.Same, len(r.journal), report.Skipped)
 	}
 }
 
 // judge asks for the run without faults that looks the same, and holds its effects against the participants'.
 func (r *run) judge() string {
+	r.again()
 	o, err := r.seen.Explains()
 	if err != nil {
 		r.t.Errorf("no run without faults looks like this: %v", err)
