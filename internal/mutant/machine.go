@@ -26,6 +26,7 @@ var machineMutants = []Mutant{
 	{"machine-too-large-goes-out", "L17", "a decision larger than a record may be is not replaced by one that parks", Test{"orchestrator/machine", "^TestStories$/^12-size$"}},
 	{"machine-superseded-execution-counts", "L19", "the reply to another execution of a step counts for this one", Test{"orchestrator/machine", "^TestStories$/^13-identity$"}},
 	{"machine-rejection-discharges-all", "L19", "one rejected attempt frees the step of its undo, whatever became of the others", randomPlans},
+	{"machine-nothing-happened-is-undone", "L19", "a step of which every attempt was rejected is undone when it is given up before the next", Test{"orchestrator/machine", "^TestStories$/^05-a-late-rejection-discharges-only-its-attempt$"}},
 	{"machine-late-done-ignored", "L19", "done counts only from the attempt that is waited for", Test{"orchestrator/machine", "^TestStories$/^06-attempts$"}},
 	{"machine-retry-is-a-rejection", "L19", "a participant's retry counts as one without effect", randomPlans},
 	{"machine-scope-goes-forward", "G6", "a step is attempted again in a scope that is undone while its instance runs", randomPlans},
