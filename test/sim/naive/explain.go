@@ -56,7 +56,7 @@ func (e Effect) String() string { return [...]string{"no effect", "an effect", "
 // instance's own history, but not believed: a step that is done needs a participant that said so before, a time-out its
 // time, an event its message. The error says at which decision there is no such run.
 func (o *Observed) Explains() (*Outcome, error) {
-	x := &explainer{o: o, by: map[attempted]*Act{}, of: map[*Act]*told{}, taken: map[string]sagas.Taken{}, dealt: map[string]bool{}}
+	x := &explainer{o: o, by: map[attempted]*Act{}, of: map[*Act]*told{}, taken: map[string]sagas.Taken{}, dealt: map[string]bool{}, given: map[string]int64{}}
 	for i := range o.Facts {
 		if x.loose {
 			break
@@ -90,6 +90,7 @@ type explainer struct {
 	of    map[*Act]*told
 	taken map[string]sagas.Taken // by label: what a Wait took
 	dealt map[string]bool        // by label: it took that from the queue, and the interpreter knows
+	given map[string]int64       // until when an event that was taken is not to be taken again, by correlation and id
 
 	rec    *events.Record
 	out    []events.Message
@@ -124,7 +125,7 @@ func (x *explainer) fact(f *Fact) error {
 		x.s.Now = f.Record.Time
 	}
 	if f.Reply != nil {
-		x.hear(f.Reply)
+		x.hear(f.Reply, d.Outcome == events.Applied)
 	}
 	if d.Outcome != events.Applied || d.Purge {
 		return nil
@@ -165,7 +166,7 @@ func (x *explainer) goesOn(d *events.Decision) bool {
 }
 
 // hear notes what a participant says, whether it counts or not.
-func (x *explainer) hear(r *events.Reply) {
+func (x *explainer) hear(r *events.Reply, applied bool) {
 	a := x.by[attempted{r.Command.Node, r.Command.Execution}]
 	if a == nil {
 		return
@@ -199,7 +200,7 @@ func (x *explainer) hear(r *events.Reply) {
 			t.final = t.final || last && code == r.Code
 		}
 	case events.ReplyProgress:
-		if last {
+		if last && applied { // one that comes after the time-out, of an instance that is parked, extends nothing
 			t.extends = x.s.Now
 		}
 	}
@@ -217,6 +218,9 @@ func (x *explainer) entry(e *events.Entry, f *Fact) (err error) {
 		return err
 	}
 	a := s.At(e.Step)
+	if x.state.Final() && e.Kind != events.EntryAction && e.Kind != events.EntryRefused {
+		return fmt.Errorf("it comes after the end")
+	}
 	switch e.Kind {
 	case events.EntryStarted:
 		return fmt.Errorf("it starts again")
@@ -290,8 +294,11 @@ func (x *explainer) emitted(step string) (*events.Message, error) {
 func (x *explainer) command(a *Act, e *events.Entry) error {
 	var m *events.Message
 	for i, c := range x.rec.Decision.Emits {
-		if c.Kind == events.EmitCommand && c.Step == e.Step && c.Phase == e.Phase && c.Attempt == e.Attempt {
-			m = &x.out[i]
+		if c.Kind != events.EmitCommand || c.Step != e.Step || c.Phase != e.Phase || c.Attempt != e.Attempt {
+			continue
+		}
+		if m = &x.out[i]; c.Phase == events.Forward && c.Expiry <= x.rec.Time {
+			return fmt.Errorf("it does not expire, or has")
 		}
 	}
 	switch {
@@ -479,6 +486,11 @@ func (x *explainer) event(a *Act, e *events.Entry, f *Fact) error {
 		if m.Kind != events.InboxOffer || m.EventID != e.Message {
 			return fmt.Errorf("event %s was not offered", e.Message)
 		}
+		id := m.Correlation.String() + " " + m.EventID
+		if x.s.Now < x.given[id] {
+			return fmt.Errorf("event %s was taken before", e.Message)
+		}
+		x.given[id] = m.Time + x.keep(a.Wait.Event)
 		x.taken[e.Step] = sagas.Taken{ID: m.EventID, Payload: m.Payload, Time: m.Time}
 	default:
 		c := m.Action
@@ -488,6 +500,16 @@ func (x *explainer) event(a *Act, e *events.Entry, f *Fact) error {
 		x.taken[e.Step] = sagas.Taken{ID: c.ID, Payload: c.Payload, Who: c.Who, Time: c.Time}
 	}
 	return nil
+}
+
+// keep is how long the id of an event is known: the longest that a Wait for it says, in ms.
+func (x *explainer) keep(e *sagas.EventPlan) (ms int64) {
+	for _, n := range x.o.Plan.Nodes {
+		if n.Wait != nil && n.Wait.Event != nil && n.Wait.Event.Topic == e.Topic && n.Wait.Event.Type == e.Type {
+			ms = max(ms, millis(n.Wait.Keep))
+		}
+	}
+	return ms
 }
 
 func (x *explainer) transition(e *events.Entry) error {

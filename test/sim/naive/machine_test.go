@@ -56,7 +56,7 @@ func TestEveryRunUnderFaultsLooksLikeOneWithout(t *testing.T) {
 	if runs < 1000 || failed > 0 {
 		return
 	}
-	for _, f := range []string{"command lost", "command twice", "reply lost", "reply twice", "timer late", "decision lost", "new machine", "refused by Kafka", "event twice", "cancelled", "clock jumps"} {
+	for _, f := range []string{"command lost", "command twice", "reply lost", "reply twice", "timer late", "decision lost", "new machine", "refused by Kafka", "event twice", "cancelled", "suspended", "stale timer", "clock jumps"} {
 		if faults[f] < runs/20 {
 			t.Errorf("the fault %q landed %d times in %d runs", f, faults[f], runs)
 		}
@@ -94,6 +94,7 @@ type run struct {
 	said   []said
 	// The journal and the topics, as they would stand in Kafka.
 	journal []redecide.Record
+	past    []stale // due times that rows have no more
 	topics  map[string][]events.Message
 	ledger  map[string]*effect // by idempotency key
 	known   []events.Message   // events that were published
@@ -122,6 +123,11 @@ type said struct {
 	at events.Input
 }
 
+type stale struct {
+	rowOf
+	due int64
+}
+
 // asked is a command on its way.
 type asked struct {
 	id     events.CommandID
@@ -131,10 +137,11 @@ type asked struct {
 
 // effect is what a participant knows of one idempotency key.
 type effect struct {
-	label                string
-	applied, undone      bool
-	refused, undoRefused string
-	tomb                 bool
+	label           string
+	v               int // what it answers, each time
+	applied, undone bool
+	refused         string
+	tomb            bool
 }
 
 func newRun(t *testing.T, seed uint64) *run {
@@ -222,6 +229,9 @@ func (r *run) decide(what string, f Fact, in events.Input, fn func() *events.Dec
 	for i := range d.Rows {
 		c := &d.Rows[i]
 		k := rowOf{d.Whose(c), c.Ref}
+		if c.WasDue != 0 && c.WasDue != c.Due {
+			r.past = append(r.past, stale{k, c.WasDue})
+		}
 		if c.Gone {
 			delete(r.rows, k)
 		} else {
@@ -332,6 +342,10 @@ func (r *run) over() bool {
 
 // move does one of the things that may happen next.
 func (r *run) move() {
+	if r.head().State == events.Suspended && (r.calm || r.one(6)) {
+		r.act(events.Action{Kind: events.ActionResume})
+		return
+	}
 	switch k := r.rnd.IntN(24); {
 	case k < 8 && len(r.asked) > 0:
 		r.serve(r.rnd.IntN(len(r.asked)))
@@ -347,6 +361,11 @@ func (r *run) move() {
 		r.outside()
 	case k == 21 && r.fault(15, "cancelled"):
 		r.act(events.Action{Kind: events.ActionCancel})
+	case k == 21 && r.fault(8, "suspended"):
+		r.act(events.Action{Kind: events.ActionSuspend})
+	case k == 23 && len(r.past) > 0 && r.fault(2, "stale timer"):
+		t := r.past[r.rnd.IntN(len(r.past))]
+		r.fireAt(t.of, t.ref, t.due)
 	case k == 22 && r.fault(6, "clock jumps"):
 		r.now += int64(r.rnd.IntN(90_000))
 	case len(r.asked)+len(r.said)+len(r.sent) > 0 && !r.one(6):
@@ -386,6 +405,11 @@ func (r *run) timer() {
 func (r *run) fire(at rowOf) {
 	due := r.rows[at].due
 	r.now = max(r.now, due)
+	r.fireAt(at.of, at.ref, due)
+}
+
+func (r *run) fireAt(of events.InstanceID, ref events.RowRef, due int64) {
+	at := rowOf{of, ref}
 	r.decide(fmt.Sprintf("timer of %s %d", at.ref.Part, at.ref.N), Fact{}, events.Input{Kind: events.InputTimer, Row: at.ref, Due: due},
 		func() *events.Decision {
 			return r.m.Timer(r, r.now, machine.Timer{Instance: at.of, Row: at.ref, Due: due})
@@ -475,10 +499,10 @@ func (r *run) serve(i int) {
 	key := events.CommandID{Instance: c.id.Instance, Node: c.id.Node, Execution: c.id.Execution, Phase: events.Forward}.IdempotencyKey(c.step)
 	k := r.ledger[key]
 	if k == nil {
-		k = &effect{label: c.step}
+		k = &effect{label: c.step, v: r.rnd.IntN(9)}
 		r.ledger[key] = k
 	}
-	reply := events.Reply{Command: c.id, Outcome: events.ReplyDone, Payload: []byte(`{"v":` + strconv.Itoa(r.rnd.IntN(9)) + `}`)}
+	reply := events.Reply{Command: c.id, Outcome: events.ReplyDone, Payload: []byte(`{"v":` + strconv.Itoa(k.v) + `}`)}
 	if c.id.Phase == events.Compensate {
 		r.undo(k, &reply)
 	} else {

@@ -414,6 +414,7 @@ func (a *Act) joined(kid *Act, f *sagas.Failure) {
 	switch {
 	case a.Join == sagas.JoinFirst:
 		a.lose = true
+		kid.goBack(a.goOn)
 		a.leaveOut()
 	case a.Join == sagas.JoinSome && !a.lose && a.branches()-a.lost >= a.needs():
 		kid.goBack(a.goOn)
@@ -430,7 +431,7 @@ func (a *Act) joined(kid *Act, f *sagas.Failure) {
 // leaveOut undoes the branches that are not done.
 func (a *Act) leaveOut() {
 	for _, kid := range slices.Backward(a.kids) {
-		if kid.Status == Open || kid.Status == Lost {
+		if kid.Status == Open {
 			kid.goBack(a.goOn)
 		}
 	}

@@ -366,7 +366,6 @@ func all[T any](g *generator, l *level[T], depth int, at where) sagas.NodeOf[T] 
 // forEach draws a loop over a list of up to five elements, whose number is drawn, or is that of what was noted.
 func forEach[T any](g *generator, outer *level[T], inner *level[sagas.Each[T, Item]], depth int, at where) sagas.NodeOf[T] {
 	name, join, shift, fixed := g.name("each"), g.rnd.IntN(6), g.rnd.IntN(28), g.rnd.IntN(4)
-	// A list inside the saga is as long as drawn; in front of it may stand what makes it longer.
 	items := func(t T) []Item {
 		d := outer.saga(&t)
 		n := int(d.Draw >> shift % 4)
@@ -391,7 +390,7 @@ func forEach[T any](g *generator, outer *level[T], inner *level[sagas.Each[T, It
 	if g.one(2) {
 		e = e.Width(1 + g.rnd.IntN(3))
 	}
-	if g.one(4) && (!at.past || at.caught) {
+	if g.one(4) {
 		e = e.Most(2 + g.rnd.IntN(2))
 	}
 	return e
@@ -405,7 +404,7 @@ func while[T any](g *generator, l *level[T], depth int, at where) sagas.NodeOf[T
 	}
 	w := sagas.While(name, func(t T) bool { return l.count(&t, name) < turns && extra(t) },
 		sagas.Seq[T](sagas.Do(g.name("turn"), func(t *T) { l.note(t, name, 0) }), tree(g, l, depth, at)))
-	if g.one(4) && (!at.past || at.caught) {
+	if g.one(4) {
 		w = w.Most(1 + g.rnd.IntN(2))
 	}
 	return sagas.Seq[T](sagas.Do(g.name("reset"), func(t *T) { l.reset(t, name) }), w)
