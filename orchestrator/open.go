@@ -246,7 +246,11 @@ func (f *follower) verify(ctx context.Context, st *journal.State, bounds Bounds)
 			if emitsOpen(st, rec) {
 				l.rec = rec
 			}
-			chain[events.HashOf(r.Value)] = l
+			// A record may be there twice, and the first is the one that counts: progress of transactions names its offset.
+			hash := events.HashOf(r.Value)
+			if _, again := chain[hash]; !again || r.Offset == st.At {
+				chain[hash] = l
+			}
 		}
 		return nil
 	})

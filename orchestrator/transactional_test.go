@@ -105,6 +105,38 @@ func TestWhatATransactionCommittedIsNotEmittedAgain(t *testing.T) {
 	}
 }
 
+// L16: a retried append leaves its record in the journal twice, and the transaction names the first. An owner with a store
+// must not go by the second.
+func TestWhatWasCommittedOfARecordThatIsThereTwiceIsNotEmittedAgain(t *testing.T) {
+	st, _ := transactionalStory(t)
+	st.tune = func(tune func(*ShardConfig)) func(*ShardConfig) {
+		return func(c *ShardConfig) { tune(c); c.ApplyAfter = 0 }
+	}(st.tune)
+	a := st.open(0, "a")
+	turn := func() {
+		_, err := a.Turn(context.Background())
+		must(t, err)
+	}
+	st.kafka.manual = true
+	st.order(0, "x")
+	turn()
+	w := *st.kafka.queue[0]
+	st.kafka.step()
+	st.kafka.write(&modelWrite{tp: w.tp, v: w.v}, false) // the retry
+	turn()                                               // x's command is committed
+	ids, _ := st.commands("payments")
+	st.reply(0, ids[0], "progress")
+	turn()
+	st.kafka.flush()
+	turn() // reads back what slipped in; the store ends behind the retry
+	st.kafka.manual = false
+	b := st.open(0, "b")
+	must(t, st.turn(b))
+	if ids, repeats := st.commands("payments"); len(ids) != 1 || repeats != 0 {
+		t.Errorf("%d commands and %d repeats, want 1 and none", len(ids), repeats)
+	}
+}
+
 // L16: what was in a transaction that never ended is emitted by the next owner.
 func TestWhatATransactionDidNotCommitIsEmittedByTheNextOwner(t *testing.T) {
 	st, k := transactionalStory(t)
