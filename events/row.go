@@ -607,11 +607,13 @@ const (
 	EntryAction     EntryKind = 15 // an operator acted: Code is the action, Step what it was about, Who and Message (why)
 	EntryRefused    EntryKind = 16 // an operator's action was refused: the same, and Message says why not
 	EntryQueued     EntryKind = 17 // what came waits in the instance's queue: Message is its id
+
+	EntryUndelivered EntryKind = 18 // Kafka refused an event that was emitted, for good: Step; Message says why
 )
 
 func (k EntryKind) String() string {
 	names := [...]string{1: "started", "command", "done", "rejected", "unknown", "failed", "transition", "late", "progress", "discharged",
-		"chosen", "scope", "event", "emitted", "action", "refused", "queued"}
+		"chosen", "scope", "event", "emitted", "action", "refused", "queued", "undelivered"}
 	if int(k) < len(names) && names[k] != "" {
 		return names[k]
 	}

@@ -67,7 +67,7 @@ func TestEveryValueHasAName(t *testing.T) {
 		"claim": KindClaim.String(), "checkpoint": KindCheckpoint.String(), "kind-5": Kind(5).String(),
 		"started": EntryStarted.String(), "discharged": EntryDischarged.String(), "entry-0": EntryKind(0).String(), "entry-99": EntryKind(99).String(),
 		"active": NodeActive.String(), "undone": NodeUndone.String(), "closing": NodeClosing.String(), "status-0": NodeStatus(0).String(), "status-99": NodeStatus(99).String(),
-		"chosen": EntryChosen.String(), "scope": EntryScope.String(), "action": EntryAction.String(), "queued": EntryQueued.String(),
+		"chosen": EntryChosen.String(), "scope": EntryScope.String(), "action": EntryAction.String(), "queued": EntryQueued.String(), "undelivered": EntryUndelivered.String(),
 		"queue": PartQueue.String(), "answer": PartAnswer.String(), "correlation": PartCorrelation.String(), "key": PartKey.String(),
 		"subscribe": InboxSubscribe.String(), "unsubscribe": InboxUnsubscribe.String(), "offer": InboxOffer.String(), "taken": InboxTaken.String(), "message-0": InboxKind(0).String(), "denied": InboxDenied.String(), "message-8": InboxKind(8).String(),
 		"head": PartHead.String(), "history": PartHistory.String(), "part-0": Part(0).String(),

@@ -206,9 +206,18 @@ func (s *Shard) emitted(e *emission, err error) error {
 	}
 	var d *events.Decision
 	var id events.CommandID
-	if em := &rec.Decision.Emits[n]; err != nil && em.Kind == events.EmitCommand {
+	em := &rec.Decision.Emits[n]
+	input := events.Input{Kind: events.InputRefused, Row: events.RowRef{Part: events.PartNode, N: uint64(em.Node)}}
+	switch {
+	case err == nil:
+	case em.Kind == events.EmitEvent && !mutant.On("shard-refused-event-forgotten"):
+		id.Instance = rec.Decision.Instance
+		input.MessageID, _ = e.message.Header(events.HeaderID)
+		d = s.cfg.Machine.Undelivered(s.overlay, s.now(), machine.Undelivered{Instance: id.Instance, Step: em.Step, Node: em.Node, Message: err.Error()})
+	case em.Kind == events.EmitCommand:
 		id = events.CommandID{Instance: rec.Decision.Instance, Node: em.Node, Execution: em.Execution, Attempt: em.Attempt, Phase: em.Phase}
 		d = s.sayable(s.cfg.Machine.Refused(s.overlay, s.now(), machine.Refusal{Command: id, Code: "refused", Message: events.Cut(err.Error(), events.MaxMessage)}))
+		input.MessageID = id.Text(s.cfg.App)
 		if d != nil && d.Outcome == machine.Waits && s.overlay.err == nil {
 			// Progress does not pass it, so the next owner emits it again and is refused again.
 			s.emits.open--
@@ -225,11 +234,11 @@ func (s *Shard) emitted(e *emission, err error) error {
 		}
 		return nil
 	}
-	s.log.Error("Kafka refuses a message for good", "topic", topic, "instance", rec.Decision.Instance, "step", rec.Decision.Emits[n].Step, "seq", rec.Seq, "err", err)
+	s.log.Error("Kafka refuses a message for good", "topic", topic, "instance", rec.Decision.Instance, "step", em.Step, "seq", rec.Seq, "err", err)
 	if id.Instance.IsZero() {
 		return nil
 	}
-	err = s.decide(id.Instance, d, events.Input{Kind: events.InputRefused, MessageID: id.Text(s.cfg.App), Row: events.RowRef{Part: events.PartNode, N: uint64(id.Node)}})
+	err = s.decide(id.Instance, d, input)
 	s.emits.refusal = s.ahead.Seq
 	return err
 }

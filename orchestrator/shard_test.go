@@ -344,6 +344,61 @@ func TestARefusedCommandBecomesAnInput(t *testing.T) {
 	st.wantStates(0, events.Completed)
 }
 
+// L14: an event that Kafka refuses for good holds nobody up, and the history says that the world was not told.
+func TestARefusedEventStandsInTheHistory(t *testing.T) {
+	told := sagas.NewEvent[order]("orders-told", "Told")
+	telling := sagas.Define("telling", "1", sagas.StartOn(sagas.NewEvent[orderPlaced]("orders", ""), func(e orderPlaced) order { return order(e) }),
+		sagas.Seq[order](sagas.Emit("tell", told, func(o order) order { return o }), sagas.Step("pay", pay, toCharge, nil).Undo(sagas.With(refund, toCharge)).Timeout(time.Minute)))
+	st := newStory(t, 1, telling)
+	st.kafka.refused["orders-told"] = ErrRefused
+	a := st.open(0, "a")
+	st.order(0, "x")
+	must(t, st.turn(a))
+	st.advance(2 * time.Second)
+	must(t, st.turn(a))
+	if a.applied.EmittedSeq == 0 {
+		t.Error("progress does not pass a refused event")
+	}
+	var undelivered []events.Entry
+	for _, rec := range st.kafka.part(TopicPartition{"shop.journal", 0}).records {
+		r, err := events.DecodeRecord(rec.Value)
+		must(t, err)
+		if r.Decision != nil {
+			for _, e := range r.Decision.Entries {
+				if e.Kind == events.EntryUndelivered {
+					undelivered = append(undelivered, e)
+					if in := r.Decision.Input; in.Kind != events.InputRefused || in.MessageID == "" {
+						t.Errorf("the input is %+v", in)
+					}
+				}
+			}
+		}
+	}
+	if len(undelivered) != 1 || undelivered[0].Step != "tell" || undelivered[0].Code != "refused" || undelivered[0].Message == "" {
+		t.Errorf("the journal says %+v", undelivered)
+	}
+	ids, _ := st.commands("payments")
+	st.reply(0, ids[0], "")
+	must(t, st.turn(a))
+	st.wantStates(0, events.Completed)
+	st.wantRebuilt(0)
+	// One that is refused when its saga has ended stands there as well.
+	last := sagas.Define("last", "1", sagas.StartOn(sagas.NewEvent[orderPlaced]("orders", ""), func(e orderPlaced) order { return order(e) }),
+		sagas.Emit("tell", told, func(o order) order { return o }))
+	st = newStory(t, 1, last)
+	st.kafka.refused["orders-told"] = ErrRefused
+	a = st.open(0, "a")
+	st.order(0, "x")
+	must(t, st.turn(a))
+	st.wantStates(0, events.Completed)
+	for _, h := range st.heads(0) {
+		if h.Entries != 4 { // started, emitted, completed, undelivered
+			t.Errorf("the history has %d entries", h.Entries)
+		}
+	}
+	st.wantRebuilt(0)
+}
+
 // G11: what nobody can read is quarantined; its neighbours go on.
 func TestPoisonIsQuarantinedAndItsNeighboursGoOn(t *testing.T) {
 	st := newStory(t, 1, oneStep)

@@ -284,6 +284,8 @@ func (m *metrics) accepted(shard int32, a *orchestrator.Accepted, head *events.H
 			if e.Attempt > 0 {
 				f.attempts[attempt{definition, m.step(e.Step), e.Phase, e.Kind}]++
 			}
+		case events.EntryUndelivered:
+			f.add(mUndelivered, 1, definition, m.step(e.Step))
 		case events.EntryStarted:
 			f.add(mStarted, 1, definition)
 		case events.EntryTransition:

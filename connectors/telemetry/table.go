@@ -72,6 +72,7 @@ const (
 	mParked            = "skald.sagas.parked"
 	mAttempts          = "skald.attempts"
 	mEmitted           = "skald.emitted"
+	mUndelivered       = "skald.emit.undelivered"
 	mEmitDuration      = "skald.emit.duration"
 	mEmitPending       = "skald.emit.pending"
 	mInputs            = "skald.inputs"
@@ -104,6 +105,7 @@ var table = []spec{
 	{mParked, counter, "{saga}", []string{labelDefinition, labelCode}, "How often a saga was parked: each needs an operator."},
 	{mAttempts, counter, "{attempt}", []string{labelDefinition, labelStep, labelPhase, labelOutcome}, "Attempts of steps and of undos by their outcome."},
 	{mEmitted, counter, "{message}", []string{labelTopic}, "Messages of decisions that Kafka acknowledged, repeated ones included."},
+	{mUndelivered, counter, "{event}", []string{labelDefinition, labelStep}, "Events of an Emit that Kafka refused for good: the saga went on without them."},
 	{mEmitDuration, histogram, "s", nil, "The emit lag: from the acceptance of a decision to the acknowledgement of a message it emits."},
 	{mEmitPending, gauge, "{message}", []string{labelShard}, "Messages of accepted decisions that Kafka has not acknowledged yet."},
 	{mInputs, counter, "{input}", []string{labelFate}, "Inputs that changed no instance here."},

@@ -95,6 +95,7 @@ func TestEveryMetricOfTheTableIsOnThePageUnderItsName(t *testing.T) {
 	x.Emitted(1, "payments.commands", time.Millisecond)
 	x.TimerFired(1, -time.Second)
 	x.tell(decision("place-order", events.Entry{Kind: events.EntryStarted}, events.Entry{Kind: events.EntryDone, Step: "authorize", Attempt: 1, Phase: events.Forward},
+		events.Entry{Kind: events.EntryUndelivered, Step: "tell", Phase: events.Forward},
 		events.Entry{Kind: events.EntryTransition, To: events.Parked, Code: "pivot-unknown"}, events.Entry{Kind: events.EntryTransition, To: events.Completed}))
 	x.ShardClosed(3, fmt.Errorf("shard 3: %w", orchestrator.ErrClaimLost))
 	got := page(x)
@@ -135,6 +136,14 @@ func TestTheTurnsOfALoopAreOneSeries(t *testing.T) {
 		if s.Name != "ship" {
 			t.Fatalf("a span is named %s", s.Name)
 		}
+	}
+}
+
+func TestAnEventThatKafkaRefusedIsCounted(t *testing.T) {
+	x, _ := begun(t)
+	x.tell(decision("place-order", events.Entry{Kind: events.EntryUndelivered, Step: "tell[3]", Node: 4, Code: "refused", Phase: events.Forward}))
+	if want := `skald_emit_undelivered_total{definition="place-order",step="tell"} 1`; !strings.Contains(page(x), "\n"+want+"\n") {
+		t.Errorf("no line %s in\n%s", want, page(x))
 	}
 }
 

@@ -41,6 +41,7 @@ var shardMutants = []Mutant{
 	{"shard-timers-before-backlog", "L10", "timers fire before the inputs that waited are decided", Test{"orchestrator", "^TestTimersWaitForTheBacklog$"}},
 	{"shard-trusts-its-own-clock", "L11", "a node's own clock fires timers", Test{"orchestrator", "^TestAClockAnHourAheadFiresNothingEarly$"}},
 	{"shard-tail-not-emitted", "L14", "a new owner does not emit what the last one decided", Test{"orchestrator", "^TestAnOwnerThatDiesBeforeItsAckIsContinued$"}},
+	{"shard-refused-event-forgotten", "L14", "an event that Kafka refuses for good is only logged", Test{"orchestrator", "^TestARefusedEventStandsInTheHistory$"}},
 	{"shard-refusal-blocks", "L14", "a refused command holds emission progress back", Test{"orchestrator", "^TestARefusedCommandBecomesAnInput$"}},
 	{"shard-row-not-carried", "G7", "a compaction round leaves rows behind", Test{"orchestrator", "^TestCompactionKeepsTheRows$"}},
 	{"shard-walk-before-checkpoint-is-applied", "G7", "rows in flight at the checkpoint are missed by the walk", Test{"orchestrator", "^TestARowInFlightAtTheCheckpointIsCarried$"}},

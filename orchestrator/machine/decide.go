@@ -92,6 +92,21 @@ func (m *Machine) Refused(v View, now int64, in Refusal) *events.Decision {
 	return m.decide(v, now, in.Command.Instance, input{answer: refusalOf(&in)})
 }
 
+// Undelivered decides on an event that Kafka refuses for good. Its saga went on when the event was decided, and may have
+// ended since: nothing follows from it but that the history says what the world was not told. nil: the store is corrupt.
+func (m *Machine) Undelivered(v View, now int64, in Undelivered) *events.Decision {
+	w := m.open(v, now, in.Instance)
+	switch {
+	case w.corrupt:
+		return nil
+	case w.head == nil:
+		return w.ignored(ReasonUnknownInstance)
+	}
+	w.holding = true
+	w.entry(events.Entry{Kind: events.EntryUndelivered, Step: in.Step, Node: in.Node, Phase: events.Forward, Code: CodeRefused, Message: events.Cut(clean(in.Message), events.MaxMessage)})
+	return w.finish()
+}
+
 // Timer decides on a due time that came. nil: the store is corrupt.
 func (m *Machine) Timer(v View, now int64, in Timer) *events.Decision {
 	switch in.Row.Part {

@@ -120,6 +120,14 @@ type Refusal struct {
 	Message string
 }
 
+// Undelivered is the input of an event of an Emit that Kafka refuses for good.
+type Undelivered struct {
+	Instance events.InstanceID
+	Step     string // as the history names the Emit
+	Node     uint32 // the number of its row, whether it has one or not
+	Message  string // of the broker's error, for people
+}
+
 // Codes with which the Reason of an ignored or quarantined decision begins.
 const (
 	ReasonDuplicateStart      = "duplicate-start"

@@ -347,7 +347,11 @@ func (c *check) emittedEvents() {
 		for _, p := range parts {
 			short = short || c.e.Logs[p].First > 0
 		}
-		if !short && t.sent == 0 && (c.o.Quiescent || t.rec.Seq <= c.settledAt[t.shard] && t.rec.Seq <= c.emitted[t.shard]) {
+		refused := false
+		if inst := c.instances[t.rec.Decision.Instance]; inst != nil {
+			refused = inst.refusals[events.RowRef{Part: events.PartNode, N: uint64(t.emit.Node)}]
+		}
+		if !short && t.sent == 0 && !refused && (c.o.Quiescent || t.rec.Seq <= c.settledAt[t.shard] && t.rec.Seq <= c.emitted[t.shard]) {
 			t.at(c, RuleLostCommand, t.emit.Step, "event %s was decided and is not on topic %s", id, t.emit.Topic)
 		}
 	}

@@ -160,6 +160,9 @@ func (c *check) onInstance(a *accepted, rs rows, whole bool) {
 	// What a terminated instance left behind, timers and registrations, ends in decisions of its own.
 	leaves := inst.state == events.Terminated && d.Input.Kind == events.InputTimer && !d.Purge && (head == nil || head.State == inst.state) &&
 		!slices.ContainsFunc(d.Emits, func(e events.Emit) bool { return e.Kind != events.EmitMessage })
+	if d.Input.Kind == events.InputRefused && len(d.Emits)+len(nodes) == 0 && (head == nil || head.State == inst.state) {
+		leaves = true // its history says that an event was refused
+	}
 	if inst.final != 0 && changes(d) && !answers && !leaves && !(d.Purge && len(rewritten) == 0 && len(d.Emits) == 0) {
 		a.at(c, RuleFinalAbsorbs, "", "it changes an instance that became %s at sequence %d", inst.state, inst.final)
 	}
