@@ -71,7 +71,8 @@ type Answer struct {
 	Done      bool   // it was carried out, or queued
 	Code      string // stable: why not, or how
 	Message   string
-	Time      int64 // ms since 1970
+	Time      int64      // ms since 1970
+	Instance  InstanceID // that the action was about, where it was sent to a key
 	Unknown   []byte
 }
 
@@ -89,6 +90,7 @@ func (a *Answer) Encode(dst []byte) []byte {
 	b.string(3, a.Code)
 	b.string(4, a.Message)
 	b.int(5, a.Time)
+	b.id(6, a.Instance)
 	return append(b, a.Unknown...)
 }
 
@@ -108,6 +110,8 @@ func DecodeAnswer(p []byte) (*Answer, error) {
 			a.Message = f.string()
 		case 5:
 			a.Time = f.int()
+		case 6:
+			f.fixed(a.Instance[:])
 		default:
 			f.keep()
 		}

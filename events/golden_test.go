@@ -167,6 +167,8 @@ func samplesOfFormat2() map[string]interface{ Encode([]byte) []byte } {
 		"queued":    &Queued{Name: "approve", MessageID: "act-2", Payload: []byte(`{"ok":true}`), Who: "bob", Place: "shop.inbox/3/14", Time: 1_790_000_000_300},
 		"answer":    &Answer{MessageID: "act-1", Done: true, Code: "queued", Message: "it waits for its turn", Time: 1_790_000_000_300},
 		"key":       &KeyState{Definition: "place-order", Key: "order-7", Live: sampleID, Last: NewInstanceID("shop", "place-order", "order-7", "evt-1", 12*SlotsPerShard), LastState: Compensated, LastEnded: 1_789_000_000_000},
+		"answer-key": &Answer{MessageID: "act-4", Done: true,
+			Time: 1_790_000_000_300, Instance: sampleID},
 		"queued-held": &Queued{Name: "approve", MessageID: "act-3", Payload: []byte(`{"ok":true}`), Who: "bob",
 			Time: 1_790_000_000_300, Number: 7},
 		"correlation": &Correlation{Definition: "place-order", Topic: "payments", Type: "PaymentSettled", Key: "pay-9",

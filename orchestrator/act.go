@@ -269,7 +269,11 @@ func answerIn(rec *events.Record) (a Answer, again bool) {
 	return a, a.Code == machine.ReasonRepeatedAction
 }
 
+// answerOf is what a row says that stands under id: an instance, or the key that an action was sent to.
 func answerOf(id events.InstanceID, row *events.Answer) Answer {
+	if !row.Instance.IsZero() {
+		id = row.Instance
+	}
 	return Answer{ID: row.MessageID, Instance: id, Done: row.Done, Code: row.Code, Message: row.Message, Time: row.Time}
 }
 

@@ -5,6 +5,7 @@ package mutant
 var machineMutants = []Mutant{
 	{"machine-retry-without-timer", "G1", "a second attempt that is never answered is waited for for ever", randomPlans},
 	{"machine-terminated-waits-left-behind", "L17, L20", "registrations that one decision has no room to end stay when their instance is terminated", Test{"orchestrator/machine", "^TestStories$/^50-terminating-ends-every-registration$"}},
+	{"machine-answer-names-nobody", "L22", "an action to a key that is repeated is answered without the instance that it was about", Test{"test/engine", "^TestASignalToAKeyIsAnsweredAlikeEachTime$/^embedded$"}},
 	{"machine-held-dropped-with-its-wait", "L20", "what a parked instance holds for a Wait goes with the Wait when an operator takes the instance back", Test{"orchestrator/machine", "^TestStories$/^49-what-is-held-goes-back-to-its-place$"}},
 	{"machine-held-forgotten", "G1", "what came while an instance was parked is not taken up when it goes on", randomPlans},
 	{"machine-fork-ends-with-open-branches", "G2", "a fork is done while branches of it are open, so that a saga completes without their effects", randomPlans},

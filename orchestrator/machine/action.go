@@ -191,6 +191,9 @@ func (m *Machine) refuse(v View, now int64, id events.InstanceID, in *events.Inb
 // answer writes what an action is answered.
 func (w *work) answer(in *events.InboxMessage, done bool, code, message string) {
 	row := events.Answer{MessageID: in.Action.ID, Done: done, Code: code, Message: message, Time: w.now}
+	if in.To != w.id && !mutant.On("machine-answer-names-nobody") {
+		row.Instance = w.id
+	}
 	due := int64(0)
 	switch {
 	case w.head == nil || in.To != w.id:

@@ -100,6 +100,32 @@ func TestAnActionIsAnsweredByWhateverNodeIsAsked(t *testing.T) {
 	})
 }
 
+// L22.
+func TestASignalToAKeyIsAnsweredAlikeEachTime(t *testing.T) {
+	onEach(t, func(t *testing.T, b broker) {
+		w := newWorld(t, b, 1)
+		w.participant(t)
+		one := w.start(t, w.approving)
+		one.owns(t, 1)
+		w.place(t, 0, "a")
+		w.waiting(t, one, "a")
+		a := approve("a")
+		a.ID = "approve-a"
+		first, err := one.Act(bounded(t), a)
+		if err != nil || !first.Done || first.Instance != w.id("a") {
+			t.Fatalf("the signal is answered %+v (%v)", first, err)
+		}
+		w.state(t, "a", events.Completed, one)
+		two := w.start(t, w.approving) // it owns nothing, and reads the journal
+		until(t, "the other takes part", func() bool { return two.Health().Member })
+		for name, n := range map[string]*node{"the owner": one, "another node": two} {
+			if again, err := n.Act(bounded(t), a); err != nil || again != first {
+				t.Errorf("again, %s answers %+v, and it was %+v (%v)", name, again, first, err)
+			}
+		}
+	})
+}
+
 func TestWhoeverActedAndWhyStandsInTheHistory(t *testing.T) {
 	w := newWorld(t, embedded(t), 1)
 	w.participant(t)
