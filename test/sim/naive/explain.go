@@ -575,23 +575,13 @@ func (x *explainer) mayPark(code string) error {
 }
 
 func (x *explainer) outcome() (*Outcome, error) {
-	o := &Outcome{State: x.state, Code: x.code, Effects: map[string]Effect{}, Loose: x.loose}
 	if x.s == nil || x.loose {
-		return o, nil
+		return &Outcome{State: x.state, Code: x.code, Loose: x.loose}, nil
 	}
-	for label, a := range x.s.acts {
-		if a.Kind != sagas.KindStep || a.Step.EffectFree {
-			continue
-		}
-		switch {
-		case a.Status == Done:
-			o.Effects[label] = Stands
-		case a.Status == Gone:
-			o.Effects[label] = None
-		case x.state.Final():
+	o := x.s.outcome(x.state, x.code)
+	for label, e := range o.Effects {
+		if e == Either && x.state.Final() {
 			return nil, fmt.Errorf("it is %s, and step %s is open", x.state, label)
-		default:
-			o.Effects[label] = Either
 		}
 	}
 	return o, nil
