@@ -105,7 +105,6 @@ type attempted struct{ node, execution uint32 }
 
 // told is what participants said of a step.
 type told struct {
-	label   string
 	payload []byte // of its command
 	sent    int64  // when the last attempt was
 	extends int64  // when somebody said that it was still at it
@@ -311,7 +310,7 @@ func (x *explainer) command(a *Act, e *events.Entry) error {
 	}
 	t := x.of[a]
 	if t == nil {
-		t = &told{label: a.Label, refused: map[string]bool{}}
+		t = &told{refused: map[string]bool{}}
 		x.of[a] = t
 	}
 	if e.Phase == events.Compensate {

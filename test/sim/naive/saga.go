@@ -139,9 +139,6 @@ func Start(p *sagas.Plan, key string, event []byte, now int64, leaves func(label
 // At finds what was begun under a label: NAME, or NAME[turn] in a loop.
 func (s *Saga) At(label string) *Act { return s.acts[label] }
 
-// Acts are all that were begun, in no order.
-func (s *Saga) Acts() map[string]*Act { return s.acts }
-
 // begin starts a node under another, and all that starts with it.
 func (s *Saga) begin(n *sagas.Node, up *Act, turn int, item []byte) {
 	a := &Act{Node: n, s: s, up: up, turn: turn, item: item, Began: s.Now, Label: n.Name + turns(up, turn), Rejected: map[uint32]bool{}}
@@ -656,9 +653,6 @@ func (s *Saga) Saw(o Output) (want *Output, ok bool) {
 	}
 	return nil, false
 }
-
-// Data is the saga's data, as JSON.
-func (s *Saga) Data() []byte { return s.data }
 
 // build makes a payload of the data.
 func (a *Act) build(fn func(any) ([]byte, error)) (payload []byte) {
