@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"reflect"
 	"testing"
 )
@@ -54,7 +55,18 @@ func fuzzCodec(f *testing.F, kind string, decode func([]byte) (interface{ Encode
 }
 
 func FuzzDecodeRecord(f *testing.F) {
-	fuzzCodec(f, "", func(b []byte) (interface{ Encode([]byte) []byte }, error) { return DecodeRecord(b) })
+	var d Decoder
+	fuzzCodec(f, "", func(b []byte) (interface{ Encode([]byte) []byte }, error) {
+		r, err := DecodeRecord(b)
+		again, errAgain := d.Decode(b)
+		if fmt.Sprint(err) != fmt.Sprint(errAgain) {
+			return r, fmt.Errorf("DecodeRecord says %v, and a Decoder %v", err, errAgain)
+		}
+		if err == nil && !bytes.Equal(r.Encode(nil), again.Encode(nil)) {
+			return r, errors.New("a Decoder reads something else than DecodeRecord")
+		}
+		return r, err
+	})
 }
 
 func FuzzDecodeHead(f *testing.F) {

@@ -367,20 +367,18 @@ func (r *Record) SizeHint() int {
 	return n
 }
 
-// DecodeRecord reads an encoded record. The result aliases b. Damaged bytes give ErrMalformed, a format
-// above Format gives a *NewerFormatError.
-func DecodeRecord(b []byte) (*Record, error) {
+func (r *Record) decode(b []byte, kept *Decoder) error {
 	if len(b) == 0 {
-		return nil, fmt.Errorf("journal record: %w: empty", ErrMalformed)
+		return fmt.Errorf("journal record: %w: empty", ErrMalformed)
 	}
 	if b[0] > Format && !mutant.On("events-newer-format-read") {
-		return nil, fmt.Errorf("journal record: %w", &NewerFormatError{b[0], claimedBy(b[1:])})
+		return fmt.Errorf("journal record: %w", &NewerFormatError{b[0], claimedBy(b[1:])})
 	}
 	if b[0] == 0 {
-		return nil, fmt.Errorf("journal record: %w: format 0", ErrMalformed)
+		return fmt.Errorf("journal record: %w: format 0", ErrMalformed)
 	}
-	r := &Record{Format: b[0]}
-	f := reader{in: b[1:]}
+	r.Format = b[0]
+	f := reader{in: b[1:], kept: kept}
 	for f.next() {
 		switch f.num {
 		case 1:
@@ -398,7 +396,7 @@ func DecodeRecord(b []byte) (*Record, error) {
 		case 7:
 			f.fail(fresh(&r.Claim).decode(f.bytes()))
 		case 8:
-			f.fail(fresh(&r.Decision).decode(f.bytes()))
+			f.fail(f.decision(r).decode(f.inner()))
 		case 9:
 			f.fail(fresh(&r.Carry).decode(f.bytes()))
 		case 10:
@@ -409,12 +407,12 @@ func DecodeRecord(b []byte) (*Record, error) {
 	}
 	r.Unknown = f.unknown
 	if f.err != nil {
-		return nil, fmt.Errorf("journal record: %w", f.err)
+		return fmt.Errorf("journal record: %w", f.err)
 	}
 	if why := r.shape(); why != "" {
-		return nil, fmt.Errorf("journal record: %w: a %s %s", ErrMalformed, r.Kind, why)
+		return fmt.Errorf("journal record: %w: a %s %s", ErrMalformed, r.Kind, why)
 	}
-	return r, nil
+	return nil
 }
 
 // shape says what is wrong with a record whose bodies are not the one that its kind names.
@@ -503,8 +501,7 @@ func (d *Decision) encode(b *buffer) {
 	*b = append(*b, d.Unknown...)
 }
 
-func (d *Decision) decode(p []byte) error {
-	f := reader{in: p}
+func (d *Decision) decode(f reader) error {
 	for f.next() {
 		switch f.num {
 		case 1:
@@ -513,19 +510,22 @@ func (d *Decision) decode(p []byte) error {
 			d.Reason = f.string()
 		case 3:
 			d.Input = Input{}
-			f.fail(d.Input.decode(f.bytes()))
+			f.fail(d.Input.decode(f.inner()))
 		case 4:
 			f.fixed(d.Instance[:])
 		case 5:
-			f.fail(grow(&d.Entries, &f).decode(f.bytes()))
+			if f.kept != nil {
+				f.kept.entries = append(f.kept.entries, f.bytes())
+			}
+			f.fail(grow(&d.Entries, &f).decode(f.inner()))
 		case 6:
 			d.FirstRow = f.uint()
 		case 7:
-			f.fail(grow(&d.Rows, &f).decode(f.bytes()))
+			f.fail(grow(&d.Rows, &f).decode(f.inner()))
 		case 8:
 			d.Purge = f.bool()
 		case 9:
-			f.fail(grow(&d.Emits, &f).decode(f.bytes()))
+			f.fail(grow(&d.Emits, &f).decode(f.inner()))
 		case 10:
 			f.fail(fresh(&d.Progress).decode(f.bytes()))
 		default:
@@ -560,8 +560,7 @@ func (i *Input) encode(b *buffer) {
 	*b = append(*b, i.Unknown...)
 }
 
-func (i *Input) decode(p []byte) error {
-	f := reader{in: p}
+func (i *Input) decode(f reader) error {
 	for f.next() {
 		switch f.num {
 		case 1:
@@ -640,8 +639,7 @@ func (e *Emit) encode(b *buffer) {
 	*b = append(*b, e.Unknown...)
 }
 
-func (e *Emit) decode(p []byte) error {
-	f := reader{in: p}
+func (e *Emit) decode(f reader) error {
 	for f.next() {
 		switch f.num {
 		case 1:

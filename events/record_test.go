@@ -119,7 +119,7 @@ func TestAFieldThatStandsTwiceCountsAsItsLast(t *testing.T) {
 		d.end(at)
 	}
 	var got Decision
-	if err := got.decode(d); err != nil || got.Input.Due != 0 || got.Input.Topic != "orders" {
+	if err := got.decode(reader{in: d}); err != nil || got.Input.Due != 0 || got.Input.Topic != "orders" {
 		t.Errorf("inputs are mixed: %+v (%v)", got.Input, err)
 	}
 }

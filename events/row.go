@@ -79,8 +79,7 @@ func (r *RowChange) encode(b *buffer) {
 	*b = append(*b, r.Unknown...)
 }
 
-func (r *RowChange) decode(p []byte) error {
-	f := reader{in: p}
+func (r *RowChange) decode(f reader) error {
 	for f.next() {
 		switch f.num {
 		case 1:
@@ -658,14 +657,13 @@ func (e *Entry) Encode(dst []byte) []byte {
 // DecodeEntry reads what Encode wrote. The result aliases p.
 func DecodeEntry(p []byte) (*Entry, error) {
 	e := &Entry{}
-	if err := e.decode(p); err != nil {
+	if err := e.decode(reader{in: p}); err != nil {
 		return nil, fmt.Errorf("history row: %w", err)
 	}
 	return e, nil
 }
 
-func (e *Entry) decode(p []byte) error {
-	f := reader{in: p}
+func (e *Entry) decode(f reader) error {
 	for f.next() {
 		switch f.num {
 		case 1:

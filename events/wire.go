@@ -102,7 +102,11 @@ type reader struct {
 	b       []byte // of a length-delimited field
 	unknown []byte // what keep kept
 	err     error
+	kept    *Decoder // whose memory is used again; nil: every list and string is allocated
 }
+
+// inner is a reader of the message that the current field holds.
+func (f *reader) inner() reader { return reader{in: f.bytes(), kept: f.kept} }
 
 func (f *reader) next() bool {
 	if f.err != nil || f.at >= len(f.in) {
@@ -163,6 +167,9 @@ func (f *reader) long(in []byte) bool {
 	return true
 }
 
+// raw is the whole current field, its tag included.
+func (f *reader) raw() []byte { return f.in[f.from:f.at] }
+
 // varint is protowire.ConsumeVarint with the common case of one byte in place.
 func varint(b []byte) (uint64, int) {
 	if len(b) > 0 && b[0] < 0x80 {
@@ -176,7 +183,7 @@ func (f *reader) keep() {
 	if mutant.On("events-unknown-fields-dropped") {
 		return
 	}
-	f.unknown = append(f.unknown, f.in[f.from:f.at]...)
+	f.unknown = append(f.unknown, f.raw()...)
 }
 
 // count is how many fields of the current number are left, this one included: so that a list is allocated
@@ -194,7 +201,7 @@ func (f *reader) count() int {
 
 // grow appends a zero element to the list of the reader's current field.
 func grow[T any](list *[]T, f *reader) *T {
-	if *list == nil {
+	if *list == nil && f.kept == nil {
 		*list = make([]T, 0, f.count())
 	}
 	var zero T
@@ -242,7 +249,14 @@ func (f *reader) uint32() uint32 { return uint32(f.number(math.MaxUint32)) }
 func (f *reader) uint8() uint8   { return uint8(f.number(math.MaxUint8)) }
 func (f *reader) int() int64     { return int64(f.uint()) }
 func (f *reader) bool() bool     { return f.uint() != 0 }
-func (f *reader) string() string { return string(f.bytes()) }
+
+func (f *reader) string() string {
+	if b := f.bytes(); f.kept == nil {
+		return string(b)
+	} else {
+		return f.kept.string(b)
+	}
+}
 
 func (f *reader) int32() int32 {
 	v := f.int()

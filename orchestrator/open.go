@@ -1,6 +1,7 @@
 package orchestrator
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -15,8 +16,14 @@ import (
 
 // openRecord is a record read back because it may have open emissions.
 type openRecord struct {
-	rec    *events.Record
+	value  []byte
 	offset int64
+	seq    uint64
+	topics []string // of its emissions
+}
+
+func (o *openRecord) isOpen(st *journal.State) bool {
+	return slices.ContainsFunc(o.topics, func(topic string) bool { return !st.EmittedOn(topic, o.seq) })
 }
 
 // ErrUntrusted says that a store is no prefix of the journal (L4): it is of another topic, ahead, or another
@@ -89,7 +96,11 @@ func (s *Shard) open(ctx context.Context) error {
 		if mutant.On("shard-tail-not-emitted") {
 			break
 		}
-		if err := s.emit(r.rec, r.offset); err != nil {
+		rec, err := events.DecodeRecord(r.value)
+		if err == nil {
+			err = s.emit(rec, r.offset)
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -165,8 +176,11 @@ type follower struct {
 	logger interface{ Info(string, ...any) }
 	tell   func(read, total int64) // nil: nobody asks
 
-	batch writes // each row once: a saga rewrites its rows many times within one
-	size  int
+	folder  journal.Folder
+	topics  []string      // for opened
+	changes store.Changes // each row once: a saga rewrites its rows many times within one load
+	limit   int           // bytes of changes in memory; 0: restoreMemory
+	size    int           // bytes of journal since progress was told
 }
 
 // load takes the store's state for the start, if the store is a prefix of the journal (L4).
@@ -225,26 +239,27 @@ func (f *follower) load(ctx context.Context) error {
 func (f *follower) verify(ctx context.Context, st *journal.State, bounds Bounds) error {
 	from := min(max(st.EmitFrom, bounds.Start), st.At)
 	type link struct {
-		prev   events.Hash
-		nonce  events.Nonce
-		seq    uint64
-		offset int64
-		rec    *events.Record // only where its emissions may be open
+		prev  events.Hash
+		nonce events.Nonce
+		openRecord
 	}
 	chain := map[events.Hash]link{}
+	var decoder events.Decoder
 	done := errors.New("done")
 	_, err := f.log.Read(ctx, from, func(r LogRecord) error {
 		if r.Offset > st.At {
 			return done
 		}
-		rec, err := events.DecodeRecord(r.Value)
+		rec, err := decoder.Decode(r.Value)
 		if err != nil {
 			return fmt.Errorf("journal offset %d: %w", r.Offset, err)
 		}
 		if rec.Kind != events.KindClaim {
-			l := link{prev: rec.Prev, nonce: rec.Nonce, seq: rec.Seq, offset: r.Offset}
-			if emitsOpen(st, rec) {
-				l.rec = rec
+			l := link{rec.Prev, rec.Nonce, openRecord{offset: r.Offset, seq: rec.Seq}}
+			if rec.Decision != nil {
+				if o := f.opened(rec, r); o.isOpen(st) {
+					l.openRecord = o
+				}
 			}
 			// A record may be there twice, and the first is the one that counts: progress of transactions names its offset.
 			hash := events.HashOf(r.Value)
@@ -265,8 +280,8 @@ func (f *follower) verify(ctx context.Context, st *journal.State, bounds Bounds)
 		st.Next, st.Nonce, st.Claimed, st.Broken = st.At+1, at.nonce, true, false
 	}
 	for found && at.seq > st.EmittedSeq {
-		if at.rec != nil {
-			f.open = append(f.open, openRecord{at.rec, at.offset})
+		if at.value != nil {
+			f.open = append(f.open, at.openRecord)
 		}
 		at, found = chain[at.prev]
 	}
@@ -274,20 +289,12 @@ func (f *follower) verify(ctx context.Context, st *journal.State, bounds Bounds)
 	return nil
 }
 
-func emitsOpen(st *journal.State, rec *events.Record) bool {
-	if rec.Decision == nil {
-		return false
-	}
-	for i := range rec.Decision.Emits {
-		if !st.EmittedOn(rec.Decision.Emits[i].Topic, rec.Seq) {
-			return true
-		}
-	}
-	return false
-}
-
-// restoreBatch bounds a store batch of a restore, in bytes of journal.
-const restoreBatch = 1 << 20
+const (
+	// restoreMemory bounds what a restore gathers for one load of the store, in bytes.
+	restoreMemory = 16 << 20
+	// restoreTold is how often progress is told, in bytes of journal.
+	restoreTold = 4 << 20
+)
 
 // catchUp folds the journal from where the state stands to its end.
 func (f *follower) catchUp(ctx context.Context) error {
@@ -314,7 +321,7 @@ func (f *follower) catchUp(ctx context.Context) error {
 		if r.Offset != f.state.Next {
 			return fmt.Errorf("%w: it reads offset %d where %d was expected", ErrUntrusted, r.Offset, f.state.Next)
 		}
-		v, rec, err := f.state.Fold(r.Offset, r.Offset == bounds.Start, r.Value, &f.batch)
+		v, rec, err := f.folder.Fold(f.state, r.Offset, r.Offset == bounds.Start, r.Value, &f.changes)
 		if err != nil {
 			return fmt.Errorf("journal offset %d: %w", r.Offset, err)
 		}
@@ -322,19 +329,22 @@ func (f *follower) catchUp(ctx context.Context) error {
 		if f.seen != nil {
 			f.seen(r)
 		}
-		f.collect(v, rec, r.Offset)
+		f.collect(v, rec, r)
 		switch {
 		case rec.Kind == events.KindCheckpoint && r.Offset == bounds.Start && v == journal.Accepted:
 			f.round = rec.Seq
 		case rec.Kind == events.KindCarry && rec.Carry.End == f.round && v == journal.Accepted:
 			f.round = 0
 		}
-		if f.size += len(r.Value); f.size >= restoreBatch {
+		if f.size += len(r.Value); f.size >= restoreTold {
+			f.size = 0
 			if time.Since(told) > 2*time.Second {
 				told = time.Now()
 				f.logger.Info("restoring", "records", f.read, "offset", r.Offset, "of", bounds.End, "total", total)
 			}
 			f.progress(bounds.End)
+		}
+		if f.changes.Size() >= cmp.Or(f.limit, restoreMemory) {
 			return f.flush(ctx)
 		}
 		return nil
@@ -360,26 +370,34 @@ func (f *follower) progress(end int64) {
 var errReached = errors.New("reached")
 
 // collect keeps what may have to be emitted again, and forgets it when progress passes it.
-func (f *follower) collect(v journal.Verdict, rec *events.Record, offset int64) {
+func (f *follower) collect(v journal.Verdict, rec *events.Record, r LogRecord) {
 	if v != journal.Accepted || rec.Decision == nil {
 		return
 	}
-	if emitsOpen(f.state, rec) {
-		f.open = append(f.open, openRecord{rec, offset})
+	if o := f.opened(rec, r); o.isOpen(f.state) {
+		f.open = append(f.open, o)
 	}
 	if rec.Decision.Progress != nil {
-		kept := f.open[:0]
-		for _, r := range f.open {
-			if emitsOpen(f.state, r.rec) {
-				kept = append(kept, r)
-			}
-		}
-		f.open = kept
+		f.open = slices.DeleteFunc(f.open, func(o openRecord) bool { return !o.isOpen(f.state) })
 	}
 }
 
+// opened is the record as one whose emissions may be open.
+func (f *follower) opened(rec *events.Record, r LogRecord) openRecord {
+	topics := f.topics[:0]
+	for i := range rec.Decision.Emits {
+		topics = append(topics, rec.Decision.Emits[i].Topic)
+	}
+	f.topics = topics
+	if n := len(f.open); n > 0 && slices.Equal(f.open[n-1].topics, topics) {
+		topics = f.open[n-1].topics // most records emit to the same ones
+	} else {
+		topics = slices.Clone(topics)
+	}
+	return openRecord{value: r.Value, offset: r.Offset, seq: rec.Seq, topics: topics}
+}
+
 func (f *follower) flush(ctx context.Context) error {
-	f.size = 0
 	id, err := f.log.TopicID(ctx)
 	if err != nil {
 		return err
@@ -389,9 +407,8 @@ func (f *follower) flush(ctx context.Context) error {
 	if len(f.open) > 0 {
 		f.state.EmitFrom = f.open[0].offset
 	}
-	f.batch.State = f.state.Encode()
-	err = f.store.Apply(&f.batch.Batch)
-	f.batch.reset()
+	err = f.store.Load(&f.changes, f.state.Encode())
+	f.changes.Reset()
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrStoreFailed, err)
 	}

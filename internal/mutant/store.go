@@ -37,4 +37,28 @@ var storeMutants = []Mutant{
 		Description: "a timer that is due before all others is overlooked",
 		CaughtBy:    Test{"orchestrator/store", "^TestPebbleConforms$"},
 	},
+	{
+		Name:        "store-load-before-flush",
+		Breaks:      "G5",
+		Description: "a restore's table is on the disk, and what was applied before it is not",
+		CaughtBy:    Test{"orchestrator/store", "^TestWhatWasAppliedBeforeALoadIsOnDiskWithIt$"},
+	},
+	{
+		Name:        "store-load-without-state",
+		Breaks:      "G5",
+		Description: "a restore's rows are in the store, and the state row speaks of the rows before them",
+		CaughtBy:    Test{"orchestrator/store", "^TestPebbleLoadsAsItApplies$"},
+	},
+	{
+		Name:        "store-load-timer-kept",
+		Breaks:      "L21",
+		Description: "a restore leaves the timers of rows that are due at another time now",
+		CaughtBy:    Test{"orchestrator/store", "^TestPebbleLoadsAsItApplies$"},
+	},
+	{
+		Name:        "store-load-keeps-purged",
+		Breaks:      "G7",
+		Description: "a restore leaves what an earlier part of it wrote of an instance that was purged since",
+		CaughtBy:    Test{"orchestrator/store", "^TestPebbleLoadsAsItApplies$"},
+	},
 }

@@ -62,6 +62,8 @@ func (w *writer) decide(key string) []byte {
 func fold(t *testing.T, log [][]byte, first int64) (*journal.State, rows, []journal.Verdict) {
 	t.Helper()
 	st, out := journal.NewState(), rows{}
+	var folder journal.Folder // it has to agree on every record
+	again, outAgain := journal.NewState(), rows{}
 	var verdicts []journal.Verdict
 	for i, v := range log {
 		verdict, _, err := st.Fold(first+int64(i), i == 0, v, out)
@@ -69,6 +71,12 @@ func fold(t *testing.T, log [][]byte, first int64) (*journal.State, rows, []jour
 			t.Fatalf("offset %d: %v", first+int64(i), err)
 		}
 		verdicts = append(verdicts, verdict)
+		if got, _, err := folder.Fold(again, first+int64(i), i == 0, v, outAgain); err != nil || got != verdict {
+			t.Fatalf("offset %d: a folder says %v (%v), not %v", first+int64(i), got, err, verdict)
+		}
+	}
+	if !bytes.Equal(st.Encode(), again.Encode()) || !reflect.DeepEqual(out, outAgain) {
+		t.Fatal("a folder ends in another state, or in other rows")
 	}
 	return st, out, verdicts
 }

@@ -89,12 +89,36 @@ func NewState() *State {
 func (s *State) Fold(offset int64, start bool, value []byte, rows Rows) (Verdict, *events.Record, error) {
 	rec, err := events.DecodeRecord(value)
 	if err != nil {
-		if newer := (*events.NewerFormatError)(nil); errors.As(err, &newer) && newer.Build == "" {
-			// Only who holds the claim writes anything but claims.
-			err = fmt.Errorf("journal record: %w", &events.NewerFormatError{Format: newer.Format, Build: s.Claim.Build})
-		}
-		return 0, nil, err
+		return 0, nil, s.unread(err)
 	}
+	return s.fold(offset, start, value, rec, nil, rows)
+}
+
+// Folder folds many records, with memory that it uses again. The zero value is ready.
+type Folder struct {
+	decoder events.Decoder
+	keys    []byte
+}
+
+// Fold is State.Fold. The record is valid until the next call; the keys that rows is told, during that call alone.
+func (f *Folder) Fold(s *State, offset int64, start bool, value []byte, rows Rows) (Verdict, *events.Record, error) {
+	rec, err := f.decoder.Decode(value)
+	if err != nil {
+		return 0, nil, s.unread(err)
+	}
+	return s.fold(offset, start, value, rec, f, rows)
+}
+
+func (s *State) unread(err error) error {
+	if newer := (*events.NewerFormatError)(nil); errors.As(err, &newer) && newer.Build == "" {
+		// Only who holds the claim writes anything but claims.
+		return fmt.Errorf("journal record: %w", &events.NewerFormatError{Format: newer.Format, Build: s.Claim.Build})
+	}
+	return err
+}
+
+// fold takes the record of value, which by has decoded, if it is not nil.
+func (s *State) fold(offset int64, start bool, value []byte, rec *events.Record, by *Folder, rows Rows) (Verdict, *events.Record, error) {
 	// Offsets identify nothing (L1): a trimmed journal may have been copied to where they begin at 0.
 	if start && s.Seq == 0 && !s.Claimed {
 		switch {
@@ -106,15 +130,19 @@ func (s *State) Fold(offset int64, start bool, value []byte, rows Rows) (Verdict
 			return 0, rec, ErrTrimmed
 		}
 	}
-	return s.Take(offset, rec, nil, events.HashOf(value), len(value), rows), rec, nil
+	return s.take(offset, rec, nil, by, events.HashOf(value), len(value), rows), rec, nil
 }
 
 // Take is Fold for a reader that has decoded the record, of size bytes, already. image is as for Apply.
 func (s *State) Take(offset int64, rec *events.Record, image Image, hash events.Hash, size int, rows Rows) Verdict {
+	return s.take(offset, rec, image, nil, hash, size, rows)
+}
+
+func (s *State) take(offset int64, rec *events.Record, image Image, by *Folder, hash events.Hash, size int, rows Rows) Verdict {
 	v := s.Accept(rec)
 	s.Next = offset + 1
 	if v == Accepted && rec.Kind != events.KindClaim {
-		s.Apply(rec, image, hash, rows)
+		s.apply(rec, image, by, hash, rows)
 		s.At = offset
 		if rec.Kind == events.KindDecision { // carries must not bring the next round about
 			s.Bytes += int64(size)
@@ -174,13 +202,17 @@ func (s *State) Accept(rec *events.Record) Verdict {
 // Apply makes what an accepted record changes: an owner calls it for the record it is about to append, a
 // reader through Fold. image is that of the record's decision, for who has it already; nil: it is made.
 func (s *State) Apply(rec *events.Record, image Image, hash events.Hash, rows Rows) {
+	s.apply(rec, image, nil, hash, rows)
+}
+
+func (s *State) apply(rec *events.Record, image Image, by *Folder, hash events.Hash, rows Rows) {
 	s.Seq, s.Hash, s.Time = rec.Seq, hash, max(s.Time, rec.Time)
 	switch rec.Kind {
 	case events.KindDecision:
-		if image == nil {
+		if image == nil && by == nil {
 			image = AppendImage(make([]byte, 0, ImageSize(rec.Decision)), rec.Decision)
 		}
-		s.decision(rec.Decision, image, rec.Seq, rows)
+		s.decision(rec.Decision, image, by, rec.Seq, rows)
 	case events.KindCarry:
 		for i := range rec.Carry.Rows {
 			r := &rec.Carry.Rows[i]
@@ -207,17 +239,23 @@ func ImageSize(d *events.Decision) int {
 
 // AppendImage appends a decision's image to dst.
 func AppendImage(dst []byte, d *events.Decision) Image {
-	for i := range d.Entries {
-		dst = events.AppendRowKey(dst, d.Instance, events.RowRef{Part: events.PartHistory, N: d.FirstRow + uint64(i)})
-	}
-	for i := range d.Rows {
-		dst = events.AppendRowKey(dst, d.Whose(&d.Rows[i]), d.Rows[i].Ref)
-	}
+	dst = appendKeys(dst, d)
 	for i := range d.Entries {
 		dst = append(dst, 0, 0, 0, 0)
 		at := len(dst)
 		dst = d.Entries[i].Encode(dst)
 		binary.BigEndian.PutUint32(dst[at-4:], uint32(len(dst)-at))
+	}
+	return dst
+}
+
+// appendKeys appends the keys of a decision's entries and rows.
+func appendKeys(dst []byte, d *events.Decision) []byte {
+	for i := range d.Entries {
+		dst = events.AppendRowKey(dst, d.Instance, events.RowRef{Part: events.PartHistory, N: d.FirstRow + uint64(i)})
+	}
+	for i := range d.Rows {
+		dst = events.AppendRowKey(dst, d.Whose(&d.Rows[i]), d.Rows[i].Ref)
 	}
 	return dst
 }
@@ -229,15 +267,25 @@ func (m *Image) cut(n int) []byte {
 	return b
 }
 
-func (s *State) decision(d *events.Decision, image Image, seq uint64, rows Rows) {
+func (s *State) decision(d *events.Decision, image Image, by *Folder, seq uint64, rows Rows) {
 	if d.Purge && !mutant.On("journal-purge-ignored") {
 		rows.DeleteRange(events.InstanceRange(d.Instance))
 	}
-	keys := image
-	entries := image[events.RowKeySize*(len(d.Entries)+len(d.Rows)):]
-	for range d.Entries {
-		n := int(binary.BigEndian.Uint32(entries.cut(4)))
-		rows.Set(keys.cut(events.RowKeySize), 0, 0, entries.cut(n), seq)
+	var keys, entries Image
+	if by != nil {
+		by.keys = appendKeys(by.keys[:0], d)
+		keys = by.keys
+	} else {
+		keys, entries = image, image[events.RowKeySize*(len(d.Entries)+len(d.Rows)):]
+	}
+	for i := range d.Entries {
+		var value []byte
+		if by != nil {
+			value = by.decoder.Entries()[i]
+		} else {
+			value = entries.cut(int(binary.BigEndian.Uint32(entries.cut(4))))
+		}
+		rows.Set(keys.cut(events.RowKeySize), 0, 0, value, seq)
 	}
 	for i := range d.Rows {
 		r := &d.Rows[i]

@@ -29,6 +29,14 @@ import (
 type history struct {
 	models []*storetest.Model // by number of batches applied
 	rand   *rand.Rand
+	loads  bool // every third batch is a load
+}
+
+func (h *history) apply(s store.Store, b *store.Batch) error {
+	if h.loads && len(h.models)%3 == 0 {
+		return loadBatch(s, &store.Changes{}, b)
+	}
+	return s.Apply(b)
 }
 
 func newHistory(seed uint64) *history {
@@ -80,7 +88,7 @@ func (h *history) reopen(t *testing.T, on vfs.FS, what string) int {
 
 // large makes memtables fill up, so that files are written, compacted and removed.
 func large(b *store.Batch, i int) *store.Batch {
-	b.Set([]byte(fmt.Sprintf("large-%02d", i%8)), 0, 0, bytes.Repeat([]byte{byte(i)}, 50<<10), uint64(i))
+	b.Set(storetest.Key(100+i%8, 0), 0, 0, bytes.Repeat([]byte{byte(i)}, 50<<10), uint64(i))
 	return b
 }
 
@@ -95,15 +103,17 @@ func (h *history) nextLarge() *store.Batch {
 
 // A machine that dies keeps what was synced, and any part of what was not.
 func TestAMachineThatCrashesKeepsAPrefix(t *testing.T) {
-	for _, percent := range []int{0, 30, 70, 100} {
-		t.Run(fmt.Sprintf("of what was not synced %d%% survive", percent), func(t *testing.T) {
+	for i := range 8 {
+		percent, loads := []int{0, 30, 70, 100}[i/2], i%2 == 1
+		t.Run(fmt.Sprintf("of what was not synced %d%% survive, with loads: %v", percent, loads), func(t *testing.T) {
 			disk := vfs.NewCrashableMem()
 			h := newHistory(uint64(percent))
+			h.loads = loads
 			var mu sync.Mutex
 			var crashes []*vfs.MemFS
 			ops, every := 0, 17
 			// The crash comes before any operation on any file, also in the middle of a flush.
-			s := open(t, "shard", store.Options{MemTableBytes: 1, FS: errorfs.Wrap(disk, errorfs.InjectorFunc(func(op errorfs.Op) error {
+			s := open(t, "shard", store.WithSmallLoads(store.Options{MemTableBytes: 1, FS: errorfs.Wrap(disk, errorfs.InjectorFunc(func(op errorfs.Op) error {
 				if op.Kind.ReadOrWrite() != errorfs.OpIsWrite {
 					return nil
 				}
@@ -114,9 +124,9 @@ func TestAMachineThatCrashesKeepsAPrefix(t *testing.T) {
 						UnsyncedDataPercent: percent, RNG: rand.New(rand.NewPCG(uint64(ops), 0))}))
 				}
 				return nil
-			}))})
+			}))}))
 			for range 120 {
-				if err := s.Apply(h.nextLarge()); err != nil {
+				if err := h.apply(s, h.nextLarge()); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -184,24 +194,30 @@ func TestAStoreCutOffAnywhereIsAPrefix(t *testing.T) {
 
 // At the n-th write operation the disk is full, and stays so.
 func TestADiskThatFillsUpStopsTheStore(t *testing.T) {
+	t.Run("with batches", func(t *testing.T) { diskFillsUp(t, false) })
+	t.Run("with loads", func(t *testing.T) { diskFillsUp(t, true) })
+}
+
+func diskFillsUp(t *testing.T, loads bool) {
 	stopped := 0
 	for at := int64(1); ; at += 11 {
 		disk := vfs.NewMem()
 		h := newHistory(uint64(at))
+		h.loads = loads
 		var ops atomic.Int64
 		full := errorfs.Wrap(disk, errorfs.InjectorFunc(func(op errorfs.Op) error {
 			switch op.Kind {
-			case errorfs.OpCreate, errorfs.OpReuseForWrite, errorfs.OpRename, errorfs.OpFileWrite, errorfs.OpFileSync, errorfs.OpFileSyncData, errorfs.OpFileSyncTo:
+			case errorfs.OpCreate, errorfs.OpLink, errorfs.OpReuseForWrite, errorfs.OpRename, errorfs.OpFileWrite, errorfs.OpFileSync, errorfs.OpFileSyncData, errorfs.OpFileSyncTo:
 				if ops.Add(1) >= at {
 					return syscall.ENOSPC
 				}
 			}
 			return nil
 		}))
-		s, err := store.OpenPebble("shard", store.Options{FS: full, MemTableBytes: 1})
+		s, err := store.OpenPebble("shard", store.WithSmallLoads(store.Options{FS: full, MemTableBytes: 1}))
 		if err == nil {
 			for range 60 {
-				if err = s.Apply(h.nextLarge()); err != nil {
+				if err = h.apply(s, h.nextLarge()); err != nil {
 					break
 				}
 			}
@@ -239,6 +255,7 @@ func wantStopped(t *testing.T, s *store.Pebble) {
 		"scan":     func() error { return s.Scan(nil, nil, func(store.Row) bool { return true }) },
 		"due":      func() error { return s.Due(9, func(store.Timer) bool { return true }) },
 		"next due": func() error { _, err := s.NextDue(); return err },
+		"load":     func() error { return s.Load(&store.Changes{}, []byte("1")) },
 		"apply":    func() error { return s.Apply(&store.Batch{State: []byte("1")}) },
 		"snapshot": func() error { _, err := s.Snapshot(); return err },
 	} {
@@ -290,12 +307,12 @@ func TestADiskThatCannotBeReadGivesErrorsNotRows(t *testing.T) {
 // fill leaves a store with tables, after many batches on several levels, and a log.
 func fill(t *testing.T, disk *vfs.MemFS, h *history, batches int) {
 	t.Helper()
-	s, err := store.OpenPebble("shard", store.Options{FS: disk, MemTableBytes: 1})
+	s, err := store.OpenPebble("shard", store.WithSmallLoads(store.Options{FS: disk, MemTableBytes: 1}))
 	if err != nil {
 		t.Fatal(err)
 	}
 	for range batches {
-		if err := s.Apply(h.nextLarge()); err != nil {
+		if err := h.apply(s, h.nextLarge()); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -310,6 +327,12 @@ func TestADamagedStoreIsNoticed(t *testing.T) {
 	t.Run("one that was closed", func(t *testing.T) {
 		disk, h := vfs.NewMem(), newHistory(11)
 		fill(t, disk, h, 60)
+		damage(t, disk, h, noticed)
+	})
+	t.Run("one that was loaded", func(t *testing.T) {
+		disk, h := vfs.NewMem(), newHistory(14)
+		h.loads = true
+		fill(t, disk, h, 30)
 		damage(t, disk, h, noticed)
 	})
 	t.Run("one that was killed with several logs to be replayed", func(t *testing.T) {

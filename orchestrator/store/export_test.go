@@ -1,6 +1,7 @@
 package store
 
 import (
+	"runtime"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -46,3 +47,22 @@ func Panic(p *Pebble) error {
 
 // Fatal is Pebble giving up.
 func Fatal(p *Pebble, format string, args ...any) { pebbleLogger{p}.Fatalf(format, args...) }
+
+// WithSmallLoads makes a table of any load.
+func WithSmallLoads(o Options) Options {
+	o.minLoad = 1
+	return o
+}
+
+// Compactions is how many there were, or are.
+func Compactions(p *Pebble) int64 {
+	m := p.db.Metrics()
+	return m.Compact.Count + m.Compact.NumInProgress
+}
+
+// AwaitCompaction returns when there was one.
+func AwaitCompaction(p *Pebble) {
+	for Compactions(p) == 0 {
+		runtime.Gosched()
+	}
+}

@@ -156,6 +156,16 @@ func (m *Memory) Apply(b *Batch) error {
 	return nil
 }
 
+// Load is Store's.
+func (m *Memory) Load(c *Changes, state []byte) error {
+	b, err := c.Batch()
+	if err != nil {
+		return err
+	}
+	b.State = state
+	return m.Apply(b)
+}
+
 // checkDues follows the ops' due times, so that a refused batch has changed nothing.
 func (v *memoryView) checkDues(ops []Op) error {
 	type image struct {

@@ -18,6 +18,7 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
 	"github.com/cockroachdb/pebble/v2/record"
+	"github.com/cockroachdb/pebble/v2/sstable"
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/skald-io/skald/internal/mutant"
@@ -37,7 +38,8 @@ type Options struct {
 	// FS is where the directory is; nil: the operating system's.
 	FS vfs.FS
 
-	tune func(*pebble.Options) // for tests
+	tune    func(*pebble.Options) // for tests
+	minLoad int                   // likewise; 0: minLoad
 }
 
 const (
@@ -69,6 +71,11 @@ type Pebble struct {
 	db   *pebble.DB
 	fs   *freezer
 	lock *pebble.Lock
+
+	tableOptions sstable.WriterOptions
+	minLoad      int
+	loading      atomic.Bool // the last change was a table: compactions wait, for each would rewrite what the last one wrote
+	unflushed    bool        // something was applied that may be in memory and in the log alone; of the goroutine that applies
 
 	failure atomic.Pointer[error] // the first one
 
@@ -140,7 +147,11 @@ func (p *Pebble) open(opts Options) (err error) {
 	if err := p.inspect(opts.FS); err != nil {
 		return err
 	}
-	db, err := pebble.Open(p.dir, p.pebbleOptions(opts))
+	if err := p.removeLoad(opts.FS); err != nil {
+		return p.explain("open", err)
+	}
+	options := p.pebbleOptions(opts)
+	db, err := pebble.Open(p.dir, options)
 	if failure := p.failed(); failure != nil {
 		if db != nil {
 			_ = db.Close()
@@ -150,7 +161,11 @@ func (p *Pebble) open(opts Options) (err error) {
 	if err != nil {
 		return p.explain("open", err)
 	}
-	p.db = db
+	p.db, p.unflushed = db, true
+	p.tableOptions, p.minLoad = tableOptions(options, db), opts.minLoad
+	if p.minLoad == 0 {
+		p.minLoad = minLoad
+	}
 	return nil
 }
 
@@ -205,9 +220,15 @@ func (p *Pebble) pebbleOptions(opts Options) *pebble.Options {
 		// Rows are spread by the hash of their instance, so each compaction out of L0 rewrites all of the level
 		// below: it had better be seldom. Those who read what is not there ask the filters.
 		L0CompactionThreshold: 8,
-		L0StopWritesThreshold: 24,
-		LBaseMaxBytes:         128 << 20,
-		MaxOpenFiles:          maxOpenFiles,
+		L0StopWritesThreshold: 1 << 20, // after a restore there are many files, which are compacted beside the shard's work
+		CompactionConcurrencyRange: func() (lower, upper int) {
+			if p.loading.Load() {
+				return 0, 1 // as it needs to catch up: for a gigabyte, say
+			}
+			return 1, 1
+		},
+		LBaseMaxBytes: 128 << 20,
+		MaxOpenFiles:  maxOpenFiles,
 		EventListener: &pebble.EventListener{
 			// A failed flush or compaction that could not read: Pebble tries again by itself. What could
 			// not write has failed the store before.
@@ -225,6 +246,7 @@ func (p *Pebble) pebbleOptions(opts Options) *pebble.Options {
 			},
 		},
 	}
+	o.Experimental.L0CompactionConcurrency = 1 << 20 // the number of files alone is no reason while they are being loaded
 	// A start asks for an instance that is not there yet. (The lowest level's filters are not read.)
 	for i := range o.Levels {
 		o.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
@@ -557,7 +579,12 @@ func (p *Pebble) Apply(b *Batch) error {
 		}
 		p.lowerHint(earliest)
 		defer p.lowerHint(earliest)
-		return p.db.Apply(batch, pebble.NoSync)
+		p.unflushed = true
+		if err := p.db.Apply(batch, pebble.NoSync); err != nil || !p.loading.Swap(false) {
+			return err
+		}
+		_, err = p.db.AsyncFlush() // Pebble asks how many compactions there may be when its files change
+		return err
 	})
 }
 

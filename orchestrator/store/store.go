@@ -24,7 +24,7 @@ type Timer struct {
 	Key []byte // of the row
 }
 
-// Store is one shard's rows. Apply is called by one goroutine at a time; reads may run beside it. Slices
+// Store is one shard's rows. Apply and Load are called by one goroutine at a time; reads may run beside it. Slices
 // handed to a callback are valid during the call alone; those returned by Get and State are the caller's.
 type Store interface {
 	// State gives the shard's state row (events.FamilyState), nil when there is none.
@@ -40,6 +40,9 @@ type Store interface {
 	NextDue() (int64, error)
 	// Apply makes the batch's changes together, or none of them. It need not be synced to disk.
 	Apply(b *Batch) error
+	// Load is Apply for many changes, gathered: each row once. A nil state is unchanged. It uses c up: what is left to do
+	// with it is Reset.
+	Load(c *Changes, state []byte) error
 	// Snapshot is a consistent read-only view as of now; it has to be closed.
 	Snapshot() (Snapshot, error)
 	Close() error
