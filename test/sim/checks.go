@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -422,5 +421,3 @@ func (s *simulation) checkRebuilt(shard int32) {
 	}
 	s.mixBytes(c.LiveHash[:])
 }
-
-var _ = errors.New

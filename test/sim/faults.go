@@ -153,9 +153,8 @@ func (f fault) String() string { return vocabulary[f].name }
 // faults is a set of faults.
 type faults uint64
 
-func (s faults) has(f fault) bool          { return s>>f&1 == 1 }
-func (s faults) with(f fault) faults       { return s | 1<<f }
-func (s faults) withoutOne(f fault) faults { return s &^ (1 << f) }
+func (s faults) has(f fault) bool    { return s>>f&1 == 1 }
+func (s faults) with(f fault) faults { return s | 1<<f }
 
 // list names the members.
 func (s faults) list() (out []string) {

@@ -40,7 +40,7 @@ func program(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	flags.Usage = func() {
 		fmt.Fprintf(stderr, `Simulates an application under faults: one goroutine, one seed, one story.
 
-	go run ./test/sim -seeds 5000             # as CI does
+	go run ./test/sim -seeds 5000 -steps 250   # as CI does
 	go run ./test/sim -seeds 1 -first 17 -tell # the story of one seed
 
 Exit status: 0 when no seed found anything wrong, 1 when one did (its story is shrunk and printed, with the command that

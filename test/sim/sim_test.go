@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// A mutant is looked for in more runs than go test makes; it ends with the first that finds something.
+// go test makes few runs; go run ./test/sim makes many.
 var simSeeds = flag.Int("seeds", 60, "how many runs TestSimulation makes")
 
 func TestSimulation(t *testing.T) {
