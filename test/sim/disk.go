@@ -18,6 +18,8 @@ type disk interface {
 	open() (store.Store, error)
 	// apply is the store's Apply, as it is called on this disk.
 	apply(store.Store, *store.Batch) error
+	// load is the same of Load.
+	load(to store.Store, c *store.Changes, state []byte) error
 	// crash ends the process that has the store open: what it had not synced may be gone.
 	crash(keep int)
 	// flip changes bits of the closed store. It reports whether the store is still as it was, or says itself that it is not.
@@ -43,6 +45,21 @@ func (d *memory) open() (store.Store, error) {
 }
 
 func (d *memory) apply(to store.Store, b *store.Batch) error {
+	if err := d.remember(); err != nil {
+		return err
+	}
+	return to.Apply(b)
+}
+
+func (d *memory) load(to store.Store, c *store.Changes, state []byte) error {
+	if err := d.remember(); err != nil {
+		return err
+	}
+	return to.Load(c, state)
+}
+
+// remember keeps what a crash may go back to.
+func (d *memory) remember() error {
 	snap, err := d.store.Snapshot()
 	if err != nil {
 		return err
@@ -52,7 +69,7 @@ func (d *memory) apply(to store.Store, b *store.Batch) error {
 		d.past = d.past[:pastBatches-1]
 	}
 	d.past = append(d.past, snap)
-	return to.Apply(b)
+	return nil
 }
 
 func (d *memory) crash(lose int) {
@@ -133,6 +150,8 @@ func (d *files) open() (store.Store, error) {
 type sizeless struct{ store.Store }
 
 func (d *files) apply(to store.Store, b *store.Batch) error { return to.Apply(b) }
+
+func (d *files) load(to store.Store, c *store.Changes, state []byte) error { return to.Load(c, state) }
 
 func (d *files) crash(lose int) {
 	if d.at == nil {

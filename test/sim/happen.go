@@ -484,7 +484,7 @@ func (s *simulation) haunts(o *owner) {
 }
 
 // openPoints are those that an owner comes by while it opens its shard, whatever its store holds.
-var openPoints = []string{"Kafka.Log", "Log.Bounds", "Log.Read", "Log.TopicID", "Log.Append/claim", "Log.Append/claim/ack", "Store.Apply/restore", "Store.NextDue", "Kafka.Bounds", "Kafka.Consume", "Kafka.Produce/command"}
+var openPoints = []string{"Kafka.Log", "Log.Bounds", "Log.Read", "Log.TopicID", "Log.Append/claim", "Log.Append/claim/ack", "Store.Load", "Store.NextDue", "Kafka.Bounds", "Kafka.Consume", "Kafka.Produce/command"}
 
 // springs lays in wait for an owner that opens its shard.
 func (s *simulation) springs(o *owner) {

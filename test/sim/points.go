@@ -296,13 +296,12 @@ func (p portStore) NextDue() (due int64, err error) {
 	return due, err
 }
 
-// Apply says whether it is the flush of a restore or what an owner's turn applies.
 func (p portStore) Apply(b *store.Batch) error {
-	what := "Store.Apply/turn"
-	if p.o.sh == nil {
-		what = "Store.Apply/restore"
-	}
-	return p.use(what, func() error { return p.o.disk.apply(p.to, b) })
+	return p.use("Store.Apply", func() error { return p.o.disk.apply(p.to, b) })
+}
+
+func (p portStore) Load(c *store.Changes, state []byte) error {
+	return p.use("Store.Load", func() error { return p.o.disk.load(p.to, c, state) })
 }
 
 func (p portStore) Snapshot() (snap store.Snapshot, err error) {
