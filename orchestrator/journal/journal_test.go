@@ -461,9 +461,9 @@ func TestARecordChangesTheSameWithItsImageAndWithout(t *testing.T) {
 			t.Errorf("%v without its image, %v and %v with it", got[0], got[1], got[2])
 		}
 		for i := range d.Entries {
-			key := string(events.RowKey(id, events.RowRef{Part: events.PartHistory, N: d.FirstRow + uint64(i)}))
-			if want := fmt.Sprintf("0:%x", d.Entries[i].Encode(nil)); got[0][key] != want {
-				t.Errorf("entry %d stands as %q, not %q", i, got[0][key], want)
+			row := got[0][string(events.RowKey(id, events.RowRef{Part: events.PartHistory, N: d.FirstRow + uint64(i)}))]
+			if want := fmt.Sprintf("0:%x", d.Entries[i].Encode(nil)); row != want {
+				t.Errorf("entry %d stands as %q, not %q", i, row, want)
 			}
 		}
 	}

@@ -71,7 +71,6 @@ type simulation struct {
 	rng    *rand.Rand
 	topics topics
 	parts  []*part
-	decide *machine.Machine
 
 	now      int64 // the true time, ms
 	back     int64 // that the brokers' clock is behind it
