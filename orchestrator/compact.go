@@ -30,6 +30,8 @@ type round struct {
 
 // compact begins a round when the journal has grown by the size of the live rows, and does a turn's part of
 // the one under way.
+//
+// docs/spec: Compact.Begin, Compact.Trim, Append.Trim, Emit.Trim
 func (s *Shard) compact() error {
 	if s.stopping || s.backlog {
 		return nil
@@ -81,6 +83,8 @@ func (s *Shard) compact() error {
 
 // walk carries the next rows. A carry is the row as every earlier record left it, those in flight included:
 // the deciding state says what that is.
+//
+// docs/spec: Compact.Walk, Compact.End
 func (s *Shard) walk(r *round) error {
 	if len(s.inflight) >= s.cfg.MaxInFlight {
 		return nil

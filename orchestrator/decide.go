@@ -116,6 +116,8 @@ func (s *Shard) behind() bool {
 }
 
 // take looks at the next record of an input: it is decided, forwarded, quarantined or skipped.
+//
+// docs/spec: Forward.TakeInput
 func (s *Shard) take(in *input, m *events.Message) error {
 	if m.Offset < in.next {
 		return nil
@@ -198,12 +200,16 @@ func (s *Shard) unwrap(m *events.Message, r *received) (err error) {
 }
 
 // taken reports whether what comes from there was taken, or is on its way to the quarantine topic.
+//
+// docs/spec: Forward.DropKnown
 func (s *Shard) taken(o *events.Origin) bool {
 	from := journal.TP{Topic: o.Topic, Partition: o.Partition}
 	return (s.ahead.Origin(from).Has(o.Offset) || slices.Contains(s.quarantining[from], o.Offset)) && !mutant.On("shard-forward-taken-twice")
 }
 
 // takeMessage decides what another entity, or the API, says to one of this shard.
+//
+// docs/spec: Forward.TakeForward
 func (s *Shard) takeMessage(in *input, m *events.Message, r *received) error {
 	input := events.Input{Kind: events.InputMessage, Topic: m.Topic, Partition: m.Partition, Offset: m.Offset, Low: in.low(), Origin: r.origin}
 	if a := r.message.Action; r.message.Kind == events.InboxAction {
@@ -241,6 +247,8 @@ func (s *Shard) noteIgnored(d *events.Decision, original *events.Message, id eve
 // another shard forwarded it, to each other shard where some live. What one of them cannot take goes to quarantine
 // once, for all of them. The position does not pass it before all of that is done (L6); who continues after a crash in
 // between does all of it again, and those who have had it know it by its id, or by its origin.
+//
+// docs/spec: Forward.TakeInput, Forward.TakeForward
 func (s *Shard) takeRouted(in *input, m *events.Message, r *received, routes []machine.Route) error {
 	var here, away, last int
 	var bad []string
@@ -404,6 +412,7 @@ func (s *Shard) forward(in *input, m *events.Message, to int32) {
 	s.sendForward(in, &f, m.Offset)
 }
 
+// docs/spec: Forward.ForwardAcked
 func (s *Shard) sendForward(in *input, f *events.Message, offset int64) {
 	s.cfg.Kafka.Produce(f, func(err error) {
 		s.post(func(s *Shard) error {
@@ -442,6 +451,8 @@ func (s *Shard) quarantine(in *input, m, original *events.Message, origin *event
 }
 
 // putAside is quarantine for an input that is known already.
+//
+// docs/spec: Forward.PutAside
 func (s *Shard) putAside(in *input, original *events.Message, input events.Input, why string) error {
 	in.begin(input.Offset)
 	if input.Origin != nil {
@@ -461,6 +472,7 @@ func (s *Shard) setAside(in *input, original *events.Message, input events.Input
 	s.sendQuarantine(in, &q, input, reason)
 }
 
+// docs/spec: Forward.IsAside
 func (s *Shard) sendQuarantine(in *input, q *events.Message, input events.Input, reason string) {
 	s.cfg.Kafka.Produce(q, func(err error) {
 		s.post(func(s *Shard) error {

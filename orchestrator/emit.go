@@ -171,6 +171,8 @@ func (s *Shard) opened(rec *events.Record, n int, m *events.Message) *emission {
 
 // address makes m the inbox message that the nth emission of record seq is: for the shard where its entity lives, with
 // where it was decided, and the mark below which all that this shard said to anybody has arrived (L7).
+//
+// docs/spec: Forward.TakeInput
 func (s *Shard) address(m *events.Message, to events.InstanceID, seq uint64, n int) {
 	open := s.emits.topic(m.Topic).sent[0].seq
 	origin := events.Origin{Topic: s.topics.Journal(), Partition: s.cfg.ID, Offset: events.MessageOffset(seq, n), Low: events.MessageOffset(open, 0)}
@@ -188,6 +190,8 @@ func (s *Shard) produce(e *emission) {
 
 // emitted takes Kafka's answer to an emission. A permanent refusal becomes an input, so that the attempt's
 // outcome is decided like any other and progress passes it; anything else is sent again.
+//
+// docs/spec: Forward.ForwardAcked, Compact.Emit, Emit.Refuse
 func (s *Shard) emitted(e *emission, err error) error {
 	rec, n, topic := e.rec, e.n, e.message.Topic
 	switch {

@@ -120,6 +120,8 @@ const partitionsKnown = -1
 
 // startInputs journals where each input starts, and once that is acknowledged begins to read (L8). An input
 // whose position is outside its log halts, and says what is lost; the others go on.
+//
+// docs/spec: Forward.SenderReplaced, Forward.ReceiverReplaced
 func (s *Shard) startInputs(ctx context.Context) error {
 	s.byPlace = map[TopicPartition]*input{}
 	s.backlog, s.opening = true, true

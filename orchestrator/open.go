@@ -50,6 +50,7 @@ func OpenShard(ctx context.Context, cfg ShardConfig) (*Shard, error) {
 	return s, nil
 }
 
+// docs/spec: Emit.Open
 func (s *Shard) open(ctx context.Context) error {
 	began := time.Now()
 	f := follower{log: s.journal, store: s.store, logger: s.log, tell: func(read, total int64) {
@@ -114,6 +115,8 @@ func (s *Shard) open(ctx context.Context) error {
 
 // claim appends this owner's claim and reads up to it: nothing is decided before everything below it is
 // known (L3). The claim's append time measures this node's clock against the broker's (L11).
+//
+// docs/spec: Append.Claim, Append.ReadToClaim, Compact.OwnerReplaced
 func (s *Shard) claim(ctx context.Context, f *follower) error {
 	s.nonce = s.cfg.Nonce()
 	rec := &events.Record{Format: s.cfg.Meta.Level(), Kind: events.KindClaim, Nonce: s.nonce, Term: f.state.Term + 1, Claim: &events.Claim{
@@ -184,6 +187,8 @@ type follower struct {
 }
 
 // load takes the store's state for the start, if the store is a prefix of the journal (L4).
+//
+// docs/spec: Append.Reopen
 func (f *follower) load(ctx context.Context) error {
 	f.state = journal.NewState()
 	row, err := f.store.State()

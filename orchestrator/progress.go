@@ -43,6 +43,7 @@ func (s *Shard) report() {
 	s.reportNow()
 }
 
+// docs/spec: Forward.Report, Emit.Report
 func (s *Shard) reportNow() {
 	s.progress.at = s.cfg.Clock()
 	p := &events.Progress{}

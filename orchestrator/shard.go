@@ -361,6 +361,8 @@ func (s *Shard) idle() time.Duration {
 
 // acknowledge takes the brokers' answers in order. A record counts once its ack came at the expected
 // offset, or reading back showed that everybody accepts it (L3).
+//
+// docs/spec: Forward.Journal, Compact.Acknowledge, Emit.Acknowledge
 func (s *Shard) acknowledge(ctx context.Context, acks []ack) error {
 	if len(acks) == 0 {
 		return nil
@@ -405,6 +407,7 @@ func (s *Shard) acknowledge(ctx context.Context, acks []ack) error {
 	return failure
 }
 
+// docs/spec: Append.Acknowledge, Append.GiveUp
 func (s *Shard) checkAck(ctx context.Context, a ack) error {
 	switch {
 	case a.err != nil:
@@ -471,6 +474,8 @@ func (s *Shard) settle(p *pending) {
 
 // append seals the body into a record that continues the chain, applies it to the deciding state, and
 // sends it off.
+//
+// docs/spec: Append.Decide, Compact.Decide, Emit.Decide
 func (s *Shard) append(rec *events.Record) {
 	rec.Format, rec.Nonce, rec.Seq, rec.Prev, rec.Time = s.cfg.Meta.Level(), s.nonce, s.ahead.Seq+1, s.ahead.Hash, s.now()
 	value := s.page.print(rec.SizeHint(), rec.Encode)

@@ -154,6 +154,7 @@ func (l *journal) Bounds(ctx context.Context) (orchestrator.Bounds, error) {
 	return b[l.tp()], err
 }
 
+// docs/spec: Compact.Delete
 func (l *journal) Trim(ctx context.Context, before int64) error {
 	if mutant.On("kafka-trim-takes-one-more") {
 		before++

@@ -134,6 +134,8 @@ func (s *State) fold(offset int64, start bool, value []byte, rec *events.Record,
 }
 
 // Take is Fold for a reader that has decoded the record, of size bytes, already. image is as for Apply.
+//
+// docs/spec: Append.Apply
 func (s *State) Take(offset int64, rec *events.Record, image Image, hash events.Hash, size int, rows Rows) Verdict {
 	return s.take(offset, rec, image, nil, hash, size, rows)
 }

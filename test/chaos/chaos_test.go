@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	connector "github.com/skald-io/skald/connectors/kafka"
 	"github.com/skald-io/skald/test/kafka"
 )
 
@@ -25,21 +26,42 @@ func (l lines) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-func TestASagaSurvivesTwentyKillsAndAnOwnerThatWakesTooLate(t *testing.T) {
-	cluster := kafka.Require(t)
+// folder is for the stores and logs of a test's nodes. It stays when the test fails.
+func folder(t *testing.T) string {
+	t.Helper()
 	dir, err := os.MkdirTemp("", "skald-chaos-")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() {
+	t.Cleanup(func() {
 		if t.Failed() {
 			t.Logf("logs of the nodes are in %s", dir)
 			return
 		}
 		_ = os.RemoveAll(dir)
-	}()
-	out, err := run(t.Context(), options{brokers: cluster.Addrs(), app: fmt.Sprintf("chaos-%d", time.Now().UnixMilli()), dir: dir,
-		rate: 40, seed: uint64(time.Now().UnixNano() % 1_000_000), out: lines{t}})
+	})
+	return dir
+}
+
+func appName(what string) string { return fmt.Sprintf("%s-%d", what, time.Now().UnixMilli()) }
+
+// onBothBrokers runs a test on the embedded broker, and on a real Kafka where there is one.
+func onBothBrokers(t *testing.T, fn func(t *testing.T, brokers []string)) {
+	t.Run("embedded", func(t *testing.T) {
+		broker, err := connector.StartDev(connector.DevOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer broker.Close()
+		fn(t, []string{broker.Addr()})
+	})
+	t.Run("real", func(t *testing.T) { fn(t, kafka.Require(t).Addrs()) })
+}
+
+func TestASagaSurvivesTwentyKillsAndAnOwnerThatWakesTooLate(t *testing.T) {
+	cluster := kafka.Require(t)
+	out, err := run(t.Context(), options{brokers: cluster.Addrs(), app: appName("chaos"), dir: folder(t), out: lines{t},
+		rate: 40, seed: uint64(time.Now().UnixNano() % 1_000_000)})
 	if err != nil {
 		t.Fatal(err)
 	}

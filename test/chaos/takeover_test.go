@@ -1,8 +1,6 @@
 package main
 
 import (
-	"fmt"
-	"os"
 	"testing"
 	"time"
 
@@ -25,18 +23,7 @@ func TestAKilledNodeIsReplacedLongBeforeItsSessionEnds(t *testing.T) {
 }
 
 func replaced(t *testing.T, brokers []string, kills int) {
-	dir, err := os.MkdirTemp("", "skald-takeover-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		if t.Failed() {
-			t.Logf("logs of the nodes are in %s", dir)
-			return
-		}
-		_ = os.RemoveAll(dir)
-	}()
-	gaps, err := takeOvers(t.Context(), options{brokers: brokers, app: fmt.Sprintf("takeover-%d", time.Now().UnixMilli()), dir: dir, out: lines{t}}, kills)
+	gaps, err := takeOvers(t.Context(), options{brokers: brokers, app: appName("takeover"), dir: folder(t), out: lines{t}}, kills)
 	if err != nil {
 		t.Fatal(err)
 	}

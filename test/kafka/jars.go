@@ -3,7 +3,6 @@ package kafka
 import (
 	"context"
 	_ "embed"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -20,16 +19,40 @@ const EnvDir = "SKALD_KAFKA_DIR"
 // Jars gives the directory of the jars and fetches them first when they are not there. Processes that need
 // them at the same time fetch once.
 func Jars(ctx context.Context) (string, error) {
-	if _, err := exec.LookPath("java"); err != nil {
-		return "", errors.New("kafka needs java, 17 or newer, on the PATH (Debian: apt-get install default-jre-headless)")
-	}
 	dir := os.Getenv(EnvDir)
 	if dir == "" {
-		cache, err := os.UserCacheDir()
-		if err != nil {
-			return "", fmt.Errorf("%w; name a directory for kafka's jars in %s", err, EnvDir)
+		var err error
+		if dir, err = cacheDir("kafka-4.1.1"); err != nil {
+			return "", err
 		}
-		dir = filepath.Join(cache, "skald", "kafka-4.1.1")
+	}
+	return fetch(ctx, "kafka", dir, pom)
+}
+
+// Fetch is Jars for another program than Kafka: name, with its version, is its folder in the same cache, and pom names
+// its artifacts.
+func Fetch(ctx context.Context, name string, pom []byte) (string, error) {
+	dir := filepath.Join(os.Getenv(EnvDir), name)
+	if os.Getenv(EnvDir) == "" {
+		var err error
+		if dir, err = cacheDir(name); err != nil {
+			return "", err
+		}
+	}
+	return fetch(ctx, name, dir, pom)
+}
+
+func cacheDir(name string) (string, error) {
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		return "", fmt.Errorf("%w; name a directory for the jars in %s", err, EnvDir)
+	}
+	return filepath.Join(cache, "skald", name), nil
+}
+
+func fetch(ctx context.Context, what, dir string, pom []byte) (string, error) {
+	if _, err := exec.LookPath("java"); err != nil {
+		return "", fmt.Errorf("%s needs java, 17 or newer, on the PATH (Debian: apt-get install default-jre-headless)", what)
 	}
 	libs := filepath.Join(dir, "libs")
 	if isDir(libs) {
@@ -47,7 +70,7 @@ func Jars(ctx context.Context) (string, error) {
 		return libs, nil
 	}
 	if _, err := exec.LookPath("mvn"); err != nil {
-		return "", fmt.Errorf("kafka's jars are not in %s and there is no mvn on the PATH to fetch them (Debian: apt-get install maven)", libs)
+		return "", fmt.Errorf("the jars of %s are not in %s and there is no mvn on the PATH to fetch them (Debian: apt-get install maven)", what, libs)
 	}
 	// Fetched aside and renamed: what is in libs is always complete.
 	tmp, err := os.MkdirTemp(dir, "fetch-")
@@ -62,7 +85,7 @@ func Jars(ctx context.Context) (string, error) {
 	fetched := filepath.Join(tmp, "libs")
 	cmd := exec.CommandContext(ctx, "mvn", "-q", "-B", "-f", file, "dependency:copy-dependencies", "-DoutputDirectory="+fetched)
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("fetch kafka's jars with mvn: %w\n%s", err, tail(out))
+		return "", fmt.Errorf("fetch the jars of %s with mvn: %w\n%s", what, err, tail(out))
 	}
 	if err := os.Rename(fetched, libs); err != nil {
 		return "", err

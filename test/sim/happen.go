@@ -298,6 +298,8 @@ func (s *simulation) handOver(o *owner) bool {
 
 // truncate ends an owner whose last records were not acknowledged. A node reads them into its store and dies before
 // it has the shard; then the journal loses them. Nobody acted on them, but there is a store that knows them.
+//
+// docs/spec: Append.Truncate
 func (s *simulation) truncate(o *owner) {
 	var tail []*write
 	for _, w := range s.of(o) {

@@ -110,6 +110,8 @@ func (s *simulation) forget(o *owner) {
 
 // landNext lets any write through: in order for each living owner and partition, and in no order else. It
 // reports whether there was one.
+//
+// docs/spec: Append.Land, Append.LandAgain, Forward.Arrive, Forward.ArriveAgain, Compact.Land, Emit.Land, Emit.Arrive
 func (s *simulation) landNext() bool {
 	if len(s.queue) == 0 {
 		return false
