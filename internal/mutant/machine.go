@@ -7,6 +7,7 @@ var machineMutants = []Mutant{
 	{"machine-terminated-waits-left-behind", "L17, L20", "registrations that one decision has no room to end stay when their instance is terminated", Test{"orchestrator/machine", "^TestStories$/^50-terminating-ends-every-registration$"}},
 	{"machine-answer-names-nobody", "L22", "an action to a key that is repeated is answered without the instance that it was about", Test{"test/engine", "^TestASignalToAKeyIsAnsweredAlikeEachTime$/^embedded$"}},
 	{"machine-held-dropped-with-its-wait", "L20", "what a parked instance holds for a Wait goes with the Wait when an operator takes the instance back", Test{"orchestrator/machine", "^TestStories$/^49-what-is-held-goes-back-to-its-place$"}},
+	{"machine-held-undo-counted-twice", "G2, G4", "a branch that was undone while its instance was stopped is counted twice when its fork is turned round before that goes on", Test{"orchestrator/machine", "^TestStories$/^51-a-held-undo-ends-its-branch-once$"}},
 	{"machine-held-forgotten", "G1", "what came while an instance was parked is not taken up when it goes on", randomPlans},
 	{"machine-fork-ends-with-open-branches", "G2", "a fork is done while branches of it are open, so that a saga completes without their effects", randomPlans},
 	{"machine-timeout-is-a-rejection", "G2", "an attempt that was not answered in time counts as one without effect, and owes no undo", randomPlans},

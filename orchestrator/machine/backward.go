@@ -37,7 +37,9 @@ func (w *work) undo(n place) {
 	if s := r.Status; (s == events.NodeUndoing || s == events.NodeUndoGap) && !mutant.On("machine-undone-twice") {
 		return
 	}
-	r.Held = false
+	if r.Held && !mutant.On("machine-held-undo-counted-twice") { // what it took while the instance was stopped counts now: it must not come up a second time
+		r.Held, r.dirty = false, true
+	}
 	switch {
 	case r.Status == 0 && n.Parent != nil && forks(n.Parent):
 		w.corrupt = true // a fork counts only children that it began: the row is lost, and with it what is owed

@@ -56,7 +56,7 @@ func (e Effect) String() string { return [...]string{"no effect", "an effect", "
 // instance's own history, but not believed: a step that is done needs a participant that said so before, a time-out its
 // time, an event its message. The error says at which decision there is no such run.
 func (o *Observed) Explains() (*Outcome, error) {
-	x := &explainer{o: o, by: map[attempted]*Act{}, of: map[*Act]*told{}, taken: map[string]sagas.Taken{}, dealt: map[string]bool{}, given: map[string]int64{}}
+	x := &explainer{o: o, by: map[attempted]*Act{}, of: map[*Act]*told{}, taken: map[string]sagas.Taken{}, dealt: map[string]bool{}, held: map[string]*events.InboxMessage{}, signals: map[string]bool{}, given: map[string]int64{}}
 	for i := range o.Facts {
 		if x.loose {
 			break
@@ -84,13 +84,15 @@ func (o *Observed) leaves() func(string) bool {
 
 // explainer leads an interpreter through what was seen.
 type explainer struct {
-	o     *Observed
-	s     *Saga
-	by    map[attempted]*Act
-	of    map[*Act]*told
-	taken map[string]sagas.Taken // by label: what a Wait took
-	dealt map[string]bool        // by label: it took that from the queue, and the interpreter knows
-	given map[string]int64       // until when an event that was taken is not to be taken again, by correlation and id
+	o       *Observed
+	s       *Saga
+	by      map[attempted]*Act
+	of      map[*Act]*told
+	taken   map[string]sagas.Taken          // by label: what a Wait took
+	dealt   map[string]bool                 // by label: it took that from the queue, and the interpreter knows
+	held    map[string]*events.InboxMessage // by label: the offer that waits until the instance goes on
+	signals map[string]bool                 // by id: those that came before their Wait
+	given   map[string]int64                // until when an event that was taken is not to be taken again, by correlation and id
 
 	rec    *events.Record
 	out    []events.Message
@@ -243,11 +245,7 @@ func (x *explainer) entry(e *events.Entry, f *Fact) (err error) {
 	case events.EntryEvent:
 		return x.event(a, e, f)
 	case events.EntryQueued:
-		if f.Message == nil || f.Message.Action == nil {
-			return fmt.Errorf("no signal came")
-		}
-		c := f.Message.Action
-		s.Queue(c.Name, c.ID, c.Who, c.Payload, c.Time)
+		return x.queued(e, f)
 	case events.EntryDischarged:
 		if e.Phase == events.Forward && (a == nil || a.MayHaveHappened()) {
 			return fmt.Errorf("it is free of its undo, and may have happened")
@@ -436,6 +434,8 @@ func (x *explainer) mayFail(a *Act, code string) string {
 		return "it is the pivot, and may have happened"
 	case t.refused[code]:
 		return ""
+	case code == events.CodeExpired && len(t.refused) > 0 && !a.MayHaveHappened():
+		return "" // one attempt was rejected, and what was open of the others has expired
 	}
 	most := uint32(max(a.Step.Retry.Attempts, 0))
 	if a.Step.Retry.Attempts == 0 {
@@ -452,6 +452,31 @@ func (x *explainer) mayFail(a *Act, code string) string {
 		return fmt.Sprintf("it was tried %d times of %d", a.Sent, most)
 	}
 	return ""
+}
+
+// queued takes a signal that waits for its Wait, and what a stopped instance holds for one or gives back to its place.
+func (x *explainer) queued(e *events.Entry, f *Fact) error {
+	m := f.Message
+	switch {
+	case m != nil && m.Kind == events.InboxOffer && m.EventID == e.Message:
+		x.held[e.Step] = m
+	case m != nil && m.Action != nil && m.Action.ID == e.Message:
+		c := m.Action
+		x.signals[c.ID] = true
+		x.s.Queue(c.Name, c.ID, c.Who, c.Payload, c.Time, x.parked)
+	case x.holds(e):
+		delete(x.held, e.Step)
+	case x.signals[e.Message]:
+		x.s.Release(e.Message)
+	default:
+		return fmt.Errorf("%s never came", e.Message)
+	}
+	return nil
+}
+
+func (x *explainer) holds(e *events.Entry) bool {
+	m := x.held[e.Step]
+	return m != nil && m.EventID == e.Message
 }
 
 // event takes what comes for a Wait.
@@ -478,6 +503,10 @@ func (x *explainer) event(a *Act, e *events.Entry, f *Fact) error {
 		return fmt.Errorf("it takes something, and is not open, or what it stands in goes back")
 	}
 	m := f.Message
+	if x.holds(e) {
+		m = x.held[e.Step]
+		delete(x.held, e.Step)
+	}
 	switch {
 	case m == nil:
 		return fmt.Errorf("nothing came")
@@ -561,8 +590,12 @@ func (x *explainer) mayPark(code string) error {
 			if a.Step.Role == sagas.Pivot && a.Status == Open && a.MayHaveHappened() {
 				return nil
 			}
-		case "retriable-rejected", "retriable-exhausted":
-			if a.Step.Role == sagas.Retriable && a.Status == Open && (len(t.refused) > 0) == (code == "retriable-rejected") {
+		case "retriable-rejected":
+			if a.Step.Role == sagas.Retriable && a.Status == Open && (len(t.refused) > 0 || t.final) {
+				return nil
+			}
+		case "retriable-exhausted":
+			if a.Step.Role == sagas.Retriable && a.Status == Open && len(t.refused) == 0 {
 				return nil
 			}
 		}

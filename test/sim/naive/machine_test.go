@@ -22,7 +22,7 @@ import (
 )
 
 var (
-	seeds = flag.Int("seeds", 2000, "how many sagas to run under faults")
+	seeds = flag.Int("seeds", 10_000, "how many sagas to run under faults")
 	first = flag.Int("first", 0, "the first seed")
 )
 

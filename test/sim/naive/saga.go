@@ -80,6 +80,7 @@ type signal struct {
 	name, id, who string
 	payload       []byte
 	time          int64
+	held          bool // by a Wait of an instance that is stopped
 }
 
 // Act is a node of the plan at work, in one turn of each loop around it.
@@ -590,15 +591,43 @@ func (s *Saga) Take(a *Act, in sagas.Taken) {
 	a.end(nil)
 }
 
-// Queue keeps a signal that came before its Wait.
-func (s *Saga) Queue(name, id, who string, payload []byte, time int64) {
-	s.queue = append(s.queue, signal{name, id, who, payload, time})
+// Queue keeps a signal that came before its Wait, or, of an instance that is stopped, for a Wait that is at work.
+func (s *Saga) Queue(name, id, who string, payload []byte, time int64, stopped bool) {
+	held := 0
+	for _, q := range s.queue {
+		if q.name == name && q.held {
+			held++
+		}
+	}
+	s.queue = append(s.queue, signal{name, id, who, payload, time, stopped && held < s.waits(name)})
 }
 
-// takeQueued lets a Wait that begins take the first signal of its name.
+// waits counts the Waits at work for a signal.
+func (s *Saga) waits(name string) (n int) {
+	for _, a := range s.acts {
+		if a.Wait != nil && a.Wait.Signal == name && a.Status == Open {
+			n++
+		}
+	}
+	return n
+}
+
+// Release leaves a signal that a Wait holds to another one.
+func (s *Saga) Release(id string) {
+	for i := range s.queue {
+		s.queue[i].held = s.queue[i].held && s.queue[i].id != id
+	}
+}
+
+// takeQueued lets a Wait that begins take the first signal of its name that no other one holds.
 func (a *Act) takeQueued() {
+	holders := a.s.waits(a.Wait.Signal) - 1
 	for i, q := range a.s.queue {
-		if q.name == a.Wait.Signal {
+		switch {
+		case q.name != a.Wait.Signal:
+		case q.held && holders > 0:
+			holders--
+		default:
 			a.s.queue = slices.Delete(a.s.queue, i, i+1)
 			a.s.owe(Output{Kind: Took, Label: a.Label, What: q.id})
 			a.s.Take(a, sagas.Taken{ID: q.id, Who: q.who, Payload: q.payload, Time: q.time})
