@@ -394,6 +394,9 @@ func (l *load) many(ctx context.Context, engine *child, r report) error {
 		return err
 	}
 	defer services.stop()
+	if err := engine.ask("begin", &waiting); err != nil {
+		return err
+	}
 	final := make([]bool, n)
 	count, other := 0, 0
 	// The first saga ends when nearly all of them have nearly ended: their commands stand in one line.
@@ -411,7 +414,7 @@ func (l *load) many(ctx context.Context, engine *child, r report) error {
 	}
 	finished := time.Since(began)
 	var after engineSample
-	if err := engine.ask("sample", &after); err != nil {
+	if err := engine.ask("end", &after); err != nil {
 		return err
 	}
 	r.set("finish_seconds", finished.Seconds())

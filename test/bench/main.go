@@ -136,7 +136,7 @@ func (o *options) flags(f *flag.FlagSet) {
 	f.DurationVar(&o.linger, "linger", 0, "producer linger of engine, participants and load `DURATION`")
 	f.BoolVar(&o.fsync, "fsync-journal", false, "create the journal with flush.messages=1: every decision on disk before it counts")
 	f.BoolVar(&o.json, "json", false, "one JSON object on stdout and nothing else")
-	f.StringVar(&o.profile, "profile", "", "write engine.cpu.pprof, engine.allocs.pprof and those of the participants' process there, of the window, with -starts engine.heap.pprof; costs a little speed `DIR`")
+	f.StringVar(&o.profile, "profile", "", "write engine.cpu.pprof, engine.allocs.pprof and those of the participants' process there, of the window; with -starts those of the engine while all finish, and engine.heap.pprof before; costs a little speed `DIR`")
 	f.IntVar(&o.starts, "starts", 0, "instead: so many sagas started and waiting while no participant runs, then all finished `N`")
 	f.BoolVar(&o.transact, "transactional", false, "emit the commands in transactions, together with the progress")
 	f.BoolVar(&o.scatter, "scatter", false, "participants put every reply on a partition that is not its saga's shard")
