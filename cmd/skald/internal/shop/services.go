@@ -84,6 +84,8 @@ type service struct {
 }
 
 const (
+	// session is shorter than the engine's: after a kill of all, the services are back before it decides that they are late.
+	session      = 6 * time.Second
 	restartTakes = 300 * time.Millisecond
 	betweenDeath = 5 * time.Second // at any rate of orders
 )
@@ -92,7 +94,7 @@ func (s *service) run(ctx context.Context) error {
 	for lives := 0; ctx.Err() == nil; lives++ {
 		life, kill := context.WithCancel(ctx)
 		s.kill.Store(&kill)
-		p := participant.New(participant.Config{App: s.App, Brokers: s.Brokers, Options: s.Reach, Name: s.name, Ledger: s.ledger, Logger: s.Logger,
+		p := participant.New(participant.Config{App: s.App, Brokers: s.Brokers, Options: append([]kgo.Opt{kgo.SessionTimeout(session)}, s.Reach...), Name: s.name, Ledger: s.ledger, Logger: s.Logger,
 			Workers: 32, Retention: time.Hour,
 			Grace: 50 * time.Millisecond, // a crash does not wait for its handlers; nor does Ctrl-C here
 		})
