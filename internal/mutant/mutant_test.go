@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -77,6 +78,18 @@ func TestEveryMutantSaysWhatItBreaksAndWhoCatchesIt(t *testing.T) {
 		}
 		if r := m.CaughtBy.Run; !strings.HasPrefix(r, "^Test") || !strings.HasSuffix(r, "$") {
 			t.Errorf("%s: %q is not the anchored name of a test", m.Name, r)
+		}
+	}
+}
+
+func TestTiersFindMutantsThatThereAre(t *testing.T) {
+	for _, tier := range Tiers {
+		seen := map[string]bool{}
+		for _, name := range tier.Finds {
+			if seen[name] || !slices.ContainsFunc(All, func(m Mutant) bool { return m.Name == name }) {
+				t.Errorf("%s: %s is no mutant, or listed twice", tier.Name, name)
+			}
+			seen[name] = true
 		}
 	}
 }

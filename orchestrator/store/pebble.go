@@ -219,7 +219,7 @@ func (p *Pebble) pebbleOptions(opts Options) *pebble.Options {
 		MemTableStopWritesThreshold: memTables,
 		// Rows are spread by the hash of their instance, so each compaction out of L0 rewrites all of the level
 		// below: it had better be seldom. Those who read what is not there ask the filters.
-		L0CompactionThreshold: 8,
+		L0CompactionThreshold: 32,
 		L0StopWritesThreshold: 1 << 20, // after a restore there are many files, which are compacted beside the shard's work
 		CompactionConcurrencyRange: func() (lower, upper int) {
 			if p.loading.Load() {

@@ -400,7 +400,7 @@ func (l *load) many(ctx context.Context, engine *child, r report) error {
 	final := make([]bool, n)
 	count, other := 0, 0
 	// The first saga ends when nearly all of them have nearly ended: their commands stand in one line.
-	if err := l.ends(ctx, time.Hour, func(c, _ int, completed bool, _ time.Time) bool {
+	if err := l.ends(ctx, 2*time.Hour, func(c, _ int, completed bool, _ time.Time) bool {
 		if c < n && !final[c] {
 			final[c] = true
 			count++

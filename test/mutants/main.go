@@ -2,6 +2,9 @@
 // one at a time, and runs the test that is said to catch it.
 //
 //	go run ./test/mutants [-json] [-run EXPR] [-guarantees FILE]
+//	go run ./test/mutants -tier simulation [-json] [-run EXPR]
+//
+// With -tier, only that tier of mutant.Tiers runs, and has to find by itself what is said of it there.
 //
 // Each package's tests are compiled once, with the tag `mutants`. First every such test has to pass with no
 // mutant on, or its failing would say nothing. Exit status: 0 when all are caught, 1 when one is not, 2 when
@@ -24,6 +27,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -35,27 +39,32 @@ func main() {
 	asJSON := flag.Bool("json", false, "print one JSON object for each mutant, and nothing else, on standard output")
 	only := flag.String("run", "", "run the mutants whose names match this regular expression")
 	file := flag.String("guarantees", "", "write a page with each guarantee, its tests, planted breaks and results to `FILE`; not with -run")
+	tier := flag.String("tier", "", "let this tier find its mutants, with no other test: "+tierNames())
 	timeout := flag.Duration("timeout", 5*time.Minute, "for one test; one that takes longer counts as failed")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	status, err := run(ctx, *asJSON, *only, *file, *timeout)
+	status, err := run(ctx, *asJSON, *only, *file, *tier, *timeout)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "mutants:", err)
 	}
 	os.Exit(status)
 }
 
-func run(ctx context.Context, asJSON bool, only, file string, timeout time.Duration) (status int, err error) {
+func run(ctx context.Context, asJSON bool, only, file, tier string, timeout time.Duration) (status int, err error) {
 	expr, err := regexp.Compile(only)
 	if err != nil {
 		return 2, fmt.Errorf("-run: %w", err)
 	}
-	if only != "" && file != "" {
-		return 2, errors.New("-guarantees needs the results of all mutants, and -run leaves some out")
+	if (only != "" || tier != "") && file != "" {
+		return 2, errors.New("-guarantees needs the results of all mutants, and -run and -tier leave some out")
+	}
+	all, args, err := ofTier(tier)
+	if err != nil {
+		return 2, err
 	}
 	var selected []mutant.Mutant
-	for _, m := range mutant.All {
+	for _, m := range all {
 		if expr.MatchString(m.Name) {
 			selected = append(selected, m)
 		}
@@ -73,7 +82,7 @@ func run(ctx context.Context, asJSON bool, only, file string, timeout time.Durat
 		return 2, err
 	}
 	defer os.RemoveAll(binaries)
-	h := &hunt{root: root, binaries: binaries, timeout: timeout, progress: os.Stderr}
+	h := &hunt{root: root, binaries: binaries, args: args, timeout: timeout, progress: os.Stderr}
 	uncaught := 0
 	results := map[string]result{}
 	err = h.all(ctx, selected, func(r result) {
@@ -93,6 +102,33 @@ func run(ctx context.Context, asJSON bool, only, file string, timeout time.Durat
 		return 1, fmt.Errorf("%d of %d mutants were not caught", uncaught, len(selected))
 	}
 	return 0, nil
+}
+
+// ofTier gives the mutants that a tier finds, to be caught by it, and the flags of its test; all, each to be caught by its own test, when it is "".
+func ofTier(name string) (found []mutant.Mutant, args []string, err error) {
+	if name == "" {
+		return mutant.All, nil, nil
+	}
+	i := slices.IndexFunc(mutant.Tiers, func(t mutant.Tier) bool { return t.Name == name })
+	if i < 0 {
+		return nil, nil, fmt.Errorf("-tier %q: there are %s", name, tierNames())
+	}
+	t := mutant.Tiers[i]
+	for _, m := range mutant.All {
+		if slices.Contains(t.Finds, m.Name) {
+			m.CaughtBy = t.Test
+			found = append(found, m)
+		}
+	}
+	return found, t.Args, nil
+}
+
+func tierNames() string {
+	var names []string
+	for _, t := range mutant.Tiers {
+		names = append(names, t.Name)
+	}
+	return strings.Join(names, ", ")
 }
 
 // result is what is said of one mutant.
@@ -118,8 +154,9 @@ func (r result) print(w io.Writer, asJSON bool) {
 
 // hunt runs tests against mutants.
 type hunt struct {
-	root     string // of the module
-	binaries string // directory for the compiled tests
+	root     string   // of the module
+	binaries string   // directory for the compiled tests
+	args     []string // flags of the tests' own
 	timeout  time.Duration
 	progress io.Writer
 }
@@ -191,8 +228,8 @@ func (h *hunt) compile(ctx context.Context, pkg string) error {
 
 // test runs a compiled test with a mutant, or "" for none. A test that dies or hangs has failed as well.
 func (h *hunt) test(ctx context.Context, t mutant.Test, on string) (passed bool, out []byte, err error) {
-	c := exec.CommandContext(ctx, h.binary(t.Package), "-test.run", t.Run, "-test.v", "-test.failfast", "-test.count=1",
-		"-test.paniconexit0", "-test.timeout", h.timeout.String())
+	args := []string{"-test.run", t.Run, "-test.v", "-test.failfast", "-test.count=1", "-test.paniconexit0", "-test.timeout", h.timeout.String()}
+	c := exec.CommandContext(ctx, h.binary(t.Package), append(args, h.args...)...)
 	c.Dir = filepath.Join(h.root, filepath.FromSlash(t.Package))
 	c.Env = append(os.Environ(), "SKALD_MUTANT="+on)
 	// The test's own clock cannot stop it when the mutant hangs the process.

@@ -49,7 +49,7 @@ repeats it), or when in %d seeds or more a fault never landed, 2 when that could
 `, enough)
 		flags.PrintDefaults()
 	}
-	var o many
+	o := many{shrink: shrinkFor}
 	flags.IntVar(&o.seeds, "seeds", 100, "how many seeds to run")
 	flags.Uint64Var(&o.first, "first", 0, "the first seed")
 	flags.IntVar(&o.steps, "steps", defaultSteps, "how many steps are scheduled in which faults may happen")
@@ -113,6 +113,7 @@ type many struct {
 	workers int
 	pebble  bool
 	tell    bool
+	shrink  time.Duration // at most, for each story
 	keep    spans
 	without faults
 }
@@ -238,7 +239,7 @@ func (o *many) explain(ctx context.Context, w io.Writer, out outcome) {
 		return
 	}
 	fmt.Fprintf(w, "\nseed %d: %s\n%s\n", out.seed, out.violation, o.command(out.seed))
-	small := shrink(ctx, o.choice(out.seed), out, shrinkFor)
+	small := shrink(ctx, o.choice(out.seed), out, o.shrink)
 	least := *o
 	least.keep, least.without = small.kept, small.choice.without
 	fmt.Fprintf(w, "\nThe shortest story that was found of it, %d of %d steps, %d runs tried:\n%s\n\n%s -tell\n%s\n",

@@ -13,10 +13,13 @@ import (
 )
 
 // go test makes few runs; go run ./test/sim makes many.
-var simSeeds = flag.Int("seeds", 60, "how many runs TestSimulation makes")
+var (
+	simSeeds  = flag.Int("seeds", 60, "how many runs TestSimulation makes")
+	simShrink = flag.Duration("shrink", shrinkFor, "for how long the story of a failure is made shorter")
+)
 
 func TestSimulation(t *testing.T) {
-	o := many{seeds: *simSeeds, steps: defaultSteps, workers: 2}
+	o := many{seeds: *simSeeds, steps: defaultSteps, workers: 2, shrink: *simShrink}
 	r, failed := o.run(context.Background())
 	for _, out := range failed[:min(len(failed), 1)] {
 		var story strings.Builder

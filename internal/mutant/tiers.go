@@ -1,0 +1,86 @@
+package mutant
+
+// Tier is a kind of test that knows no single mutant: it runs the engine, or its machine, under random faults, and holds what
+// comes of it against the rules.
+type Tier struct {
+	Name  string
+	Test  Test
+	Args  []string // flags of that test
+	Finds []string // the mutants that it finds by itself, every other test being off
+}
+
+// Tiers are run with test/mutants -tier.
+var Tiers = []Tier{
+	{"simulation", Test{"test/sim", "^TestSimulation$"}, []string{"-seeds=150", "-shrink=0s"}, []string{
+		"events-idempotency-key-per-attempt",
+		"events-undo-names-nothing",
+		"journal-first-claim-of-a-term-wins",
+		"journal-first-record-finishes",
+		"journal-gap-not-final",
+		"journal-hash-unchecked",
+		"journal-high-water-mark",
+		"journal-nonce-unchecked",
+		"journal-purge-ignored",
+		"journal-row-stays",
+		"machine-action-repeated",
+		"machine-answer-under-the-instance",
+		"machine-duplicate-counts-twice",
+		"machine-ended-takes-answers",
+		"machine-fork-ends-with-open-branches",
+		"machine-fork-undone-with-open-branches",
+		"machine-held-forgotten",
+		"machine-rejection-discharges-all",
+		"machine-retry-is-a-rejection",
+		"machine-retry-without-timer",
+		"machine-timeout-is-a-rejection",
+		"machine-undo-recorded-with-the-reply",
+		"shard-ack-ignored",
+		"shard-claim-not-awaited",
+		"shard-commits-unread",
+		"shard-commits-what-it-read",
+		"shard-emit-before-ack",
+		"shard-failed-forward-counts",
+		"shard-first-part-finishes",
+		"shard-forward-taken-twice",
+		"shard-low-mark-passes-messages",
+		"shard-origin-passes-quarantine",
+		"shard-position-passes-forward",
+		"shard-reads-back-with-a-hole",
+	}},
+	{"oracle", Test{"test/sim/naive", "^TestEveryRunUnderFaultsLooksLikeOneWithout$"}, []string{"-seeds=999"}, []string{
+		"machine-cancelled-past-the-pivot",
+		"machine-command-never-expires",
+		"machine-duplicate-counts-twice",
+		"machine-element-forgotten",
+		"machine-else-before-undone",
+		"machine-ended-takes-answers",
+		"machine-event-given-not-offered",
+		"machine-execution-comes-again",
+		"machine-exhausted-undo-counts-as-done",
+		"machine-exhausted-undo-left-behind",
+		"machine-fork-ends-with-open-branches",
+		"machine-fork-undone-with-open-branches",
+		"machine-held-forgotten",
+		"machine-iterations-share-names",
+		"machine-iterations-share-rows",
+		"machine-join-leaves-branches-open",
+		"machine-join-waits-for-all",
+		"machine-loop-unbounded",
+		"machine-loop-undoes-its-last",
+		"machine-nothing-happened-is-undone",
+		"machine-queued-signal-overlooked",
+		"machine-quorum-out-of-reach",
+		"machine-rejection-discharges-all",
+		"machine-retry-is-a-rejection",
+		"machine-retry-without-timer",
+		"machine-seq-undone-at-once",
+		"machine-stale-timer-fires",
+		"machine-suspended-goes-on",
+		"machine-timeout-is-a-rejection",
+		"machine-undo-recorded-with-the-reply",
+		"machine-undone-twice",
+		"machine-unknown-pivot-fails",
+		"machine-unsent-command-undone",
+		"machine-width-ignored",
+	}},
+}
