@@ -2,6 +2,7 @@ package orchestrator
 
 import (
 	"github.com/skald-io/skald/events"
+	"github.com/skald-io/skald/internal/mutant"
 	"github.com/skald-io/skald/orchestrator/store"
 )
 
@@ -35,6 +36,7 @@ type held struct {
 	index  map[events.RowRef]int // over rows, once they are many
 	open   int                   // rows of records that are not applied yet: these are held whatever the limit
 	purged uint64                // sequence of a purge that is not applied yet: what is not held is not there
+	whole  bool                  // it began while it was held: of its nodes and data, what is not held is not there
 	cost   int
 }
 
@@ -42,7 +44,7 @@ type heldRow struct {
 	ref   events.RowRef
 	value []byte
 	due   int64
-	gone  bool   // the record removes it
+	gone  bool   // the record removes it, or, of a head, the store does not have it
 	seq   uint64 // of the record that sets it; 0: the store has it like that
 }
 
@@ -79,7 +81,7 @@ func (o *overlay) Row(id events.InstanceID, ref events.RowRef) (value []byte, du
 		if r := h.row(ref); r != nil {
 			return r.value, r.due, !r.gone
 		}
-		if h.purged != 0 {
+		if h.purged != 0 || h.whole && (ref.Part == events.PartNode || ref.Part == events.PartData) {
 			return nil, 0, false
 		}
 	}
@@ -91,12 +93,12 @@ func (o *overlay) Row(id events.InstanceID, ref events.RowRef) (value []byte, du
 		o.err = err
 		return nil, 0, false
 	}
-	if ok && o.limit > 0 {
+	if (ok || ref.Part == events.PartHead) && o.limit > 0 {
 		if h == nil {
 			h = o.hold(id)
 		}
 		if len(h.rows) < maxKeptRows {
-			o.add(h, heldRow{ref: ref, value: row.Value, due: row.Due})
+			o.add(h, heldRow{ref: ref, value: row.Value, due: row.Due, gone: !ok})
 		}
 	}
 	return row.Value, row.Due, ok
@@ -150,6 +152,9 @@ func (o *overlay) set(id events.InstanceID, row heldRow) {
 	}
 	if r.seq == 0 {
 		h.open++
+		if r.gone { // nothing but what records of now on set can be a part of it
+			h.whole = true
+		}
 	}
 	grown := len(row.value) - len(r.value)
 	*r = row
@@ -166,7 +171,7 @@ func (o *overlay) DeleteRange(from, _ []byte) {
 		h = o.hold(id)
 	}
 	o.charge(h, -h.cost)
-	h.rows, h.index, h.open, h.purged = nil, nil, 0, purging
+	h.rows, h.index, h.open, h.purged, h.whole = nil, nil, 0, purging, false
 }
 
 // takeTouched gives what was set and purged since the last call, so that it can be settled when the record
@@ -202,6 +207,7 @@ func (o *overlay) settle(seq uint64, keys []rowID, purges []events.InstanceID, k
 		r.seq = 0
 		h.open--
 		if r.gone || !keep || o.limit == 0 || len(h.rows) > maxKeptRows {
+			h.whole = h.whole && (r.gone || mutant.On("shard-rows-given-up-are-gone"))
 			o.remove(h, ref)
 			o.release(h)
 		}

@@ -29,6 +29,7 @@ var shardMutants = []Mutant{
 	{"shard-claim-war", "L5", "who loses a claim claims back at once, whatever the generation", Test{"orchestrator", "^TestWhoLostToALaterGenerationDoesNotClaimBack$"}},
 	{"shard-position-passes-forward", "L6", "a position passes a forward that is not acknowledged", Test{"orchestrator", "^TestAPositionDoesNotPassAnUnacknowledgedForward$"}},
 	{"shard-another-count-taken", "L9", "an application that has run starts on another number of partitions, and looks for its instances in the wrong ones", Test{"test/engine", "^TestAnApplicationThatHasRunKeepsItsNumberOfShards$/^embedded$"}},
+	{"shard-rows-given-up-are-gone", "G3", "rows that memory has no room for are taken for rows that are nowhere", Test{"orchestrator", "^TestAnOverlayShowsEveryEarlierRecord$"}},
 	{"shard-failed-forward-counts", "G8, L6", "a forward that Kafka did not take counts as taken", Test{"test/sim", "^TestSimulation$"}},
 	{"shard-large-forward-ends-the-shard", "G11", "a forward that no inbox has room for ends the shard, whoever owns it", Test{"orchestrator", "^TestAForwardThatFitsNoInboxGoesToQuarantine$"}},
 	{"shard-forward-taken-twice", "L7", "a forward that arrives twice is taken twice", Test{"orchestrator", "^TestAForwardIsTakenOnce$"}},
