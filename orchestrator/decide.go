@@ -65,6 +65,7 @@ func (s *Shard) decideAll() (more bool, err error) {
 	if s.full() {
 		return false, nil // an acknowledgement will wake it
 	}
+	defer s.together()()
 	more, err = s.fire()
 	if err != nil {
 		return false, err

@@ -100,6 +100,13 @@ type Committer interface {
 	Commit(ctx context.Context, group string, positions map[TopicPartition]int64) error
 }
 
+// Gatherer is a Kafka that sends together what it is given between Begin and End, which come in pairs, from any
+// goroutine. Everything is sent without them as well, if in more pieces.
+type Gatherer interface {
+	Begin()
+	End()
+}
+
 // Bounds are a partition's first offset and the one after its last.
 type Bounds struct{ Start, End int64 }
 

@@ -386,10 +386,8 @@ func (s *Shard) acknowledge(ctx context.Context, acks []ack) error {
 		accepted = append(accepted, p)
 	}
 	// Emission first: it is what the world waits for, and the records are durable.
-	for i := range accepted {
-		if err := s.emit(accepted[i].rec, accepted[i].offset); err != nil {
-			return err
-		}
+	if err := s.emitAll(accepted); err != nil {
+		return err
 	}
 	if len(accepted) > 0 {
 		s.measure(accepted[len(accepted)-1].offset)
@@ -405,6 +403,26 @@ func (s *Shard) acknowledge(ctx context.Context, acks []ack) error {
 		}
 	}
 	return failure
+}
+
+func (s *Shard) emitAll(accepted []pending) error {
+	defer s.together()()
+	for i := range accepted {
+		if err := s.emit(accepted[i].rec, accepted[i].offset); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// together lets what is sent until the end leave together, where Kafka can.
+func (s *Shard) together() (end func()) {
+	g, ok := s.cfg.Kafka.(Gatherer)
+	if !ok {
+		return func() {}
+	}
+	g.Begin()
+	return g.End
 }
 
 // docs/spec: Append.Acknowledge, Append.GiveUp

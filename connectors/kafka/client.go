@@ -28,7 +28,8 @@ type Config struct {
 	// sent every third of it, at least every second. Default 10 s; brokers refuse less than their
 	// group.min.session.timeout.ms.
 	Session time.Duration
-	// Linger is how long a produced record waits for company. Default 0: it never does.
+	// Linger is how long a produced record waits for company. 0, the default, adapts: it does so only while the answer
+	// to what was sent before is awaited, and at most 2 ms. Anything below 0, NoLinger, is none.
 	Linger time.Duration
 	// AppendTimeout bounds how long an append may go without an acknowledgement before its outcome is
 	// reported as unknown. Default 30 s.
@@ -81,6 +82,9 @@ func (c Config) withDefaults() (Config, error) {
 	return c, nil
 }
 
+// NoLinger is a Config.Linger: each record is sent at once.
+const NoLinger time.Duration = -1
+
 const (
 	adminTimeout = 15 * time.Second // of one question to the cluster, when the caller's context has no end
 	closeTimeout = 3 * time.Second
@@ -93,6 +97,8 @@ type Client struct {
 	admin   *kgo.Client
 	journal *kgo.Client
 	emit    *kgo.Client
+	appends *gatherer // before journal
+	emits   *gatherer // before emit
 	inputs  *inputs
 
 	mu      sync.Mutex
@@ -104,6 +110,7 @@ var (
 	_ orchestrator.Kafka      = (*Client)(nil)
 	_ orchestrator.Transactor = (*Client)(nil)
 	_ orchestrator.Committer  = (*Client)(nil)
+	_ orchestrator.Gatherer   = (*Client)(nil)
 )
 
 // Dial prepares the connection; it does not wait for a broker, Check does. An error says what is wrong
@@ -133,10 +140,23 @@ func Dial(cfg Config) (*Client, error) {
 	if c.emit, err = c.client("emit", emitOpts(cfg)...); err != nil {
 		return fail(err)
 	}
+	c.appends, c.emits = newGatherer(cfg.Linger, c.journal), newGatherer(cfg.Linger, c.emit)
 	if c.inputs, err = newInputs(c); err != nil {
 		return fail(err)
 	}
 	return c, nil
+}
+
+// Begin says that the caller may append and produce more until it calls End: what is sent meanwhile is sent together.
+func (c *Client) Begin() {
+	c.appends.begin()
+	c.emits.begin()
+}
+
+// End ends what Begin began.
+func (c *Client) End() {
+	c.appends.end()
+	c.emits.end()
 }
 
 func (c *Client) client(part string, opts ...kgo.Opt) (*kgo.Client, error) {
@@ -167,6 +187,9 @@ func (c *Client) Close() {
 	}
 	if c.emit != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+		if c.emits != nil {
+			c.emits.flush()
+		}
 		c.emit.Flush(ctx)
 		cancel()
 	}

@@ -116,7 +116,7 @@ func (c Config) Validate() error {
 	duration("kafka.request-timeout", c.RequestTimeout, minTimeout, maxTimeout)
 	duration("kafka.dial-timeout", c.DialTimeout, minTimeout, maxTimeout)
 	duration("kafka.metadata-max-age", c.MetadataMaxAge, minTimeout, maxTimeout)
-	duration("kafka.linger", c.Linger, 0, time.Minute)
+	duration("kafka.linger", max(c.Linger, 0), 0, time.Minute)
 	for key, n := range map[string]int{"kafka.max-message-bytes": c.MaxMessageBytes, "kafka.max-fetch-bytes": c.MaxFetchBytes} {
 		if n < 0 || n > maxMessage {
 			bad(key, "", "%d is outside 1 to %d bytes", n, maxMessage)

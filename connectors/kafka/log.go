@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -41,6 +42,7 @@ type journal struct {
 	failing  []*appended // to be told err, in order
 	draining bool        // a goroutine is at it
 	err      error       // sticky
+	failed   atomic.Bool // err is not nil
 }
 
 type appended struct {
@@ -58,7 +60,7 @@ func (c *Client) Log(topic string, partition int32) orchestrator.Log {
 func (l *journal) Append(value []byte, done func(offset int64, err error)) {
 	a := &appended{kgo.Record{Topic: l.topic, Partition: l.partition, Value: value}, done}
 	l.mu.Lock()
-	defer l.mu.Unlock() // held over Produce, so that the order here is the order there
+	defer l.mu.Unlock() // held over add, so that the order here is the order there
 	if mutant.On("kafka-append-behind-a-failed-one") {
 		l.err = nil
 	}
@@ -68,10 +70,11 @@ func (l *journal) Append(value []byte, done func(offset int64, err error)) {
 		return
 	}
 	l.pending = append(l.pending, a)
-	l.c.journal.Produce(context.Background(), &a.record, l.promise)
+	l.c.appends.add(&a.record, l.promise, &l.failed)
 }
 
 func (l *journal) acknowledged(r *kgo.Record, err error) {
+	defer l.c.appends.answered() // not before a failure is known to those that are held
 	if e, ok := r.Context.(noPartition); ok {
 		err = e.err
 	}
@@ -106,6 +109,7 @@ func (l *journal) fail(err error) {
 		return
 	}
 	l.err = err
+	l.failed.Store(true)
 	l.failing, l.pending = l.pending, nil
 	if errors.Is(err, kerr.UnknownTopicID) {
 		go l.c.journal.PurgeTopicsFromProducing(l.topic)

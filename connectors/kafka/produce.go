@@ -17,7 +17,7 @@ import (
 func producerOpts(cfg Config) []kgo.Opt {
 	return []kgo.Opt{
 		kgo.RequiredAcks(kgo.AllISRAcks()),
-		kgo.ProducerLinger(cfg.Linger),
+		kgo.ProducerLinger(max(cfg.Linger, 0)),
 		kgo.ProducerBatchMaxBytes(int32(min(cfg.MaxMessageBytes, math.MaxInt32))),
 		kgo.RecordPartitioner(partitioner{kgo.StickyKeyPartitioner(nil)}),
 		// Produce must not block, and a partition without a leader must not stop its neighbours when its
@@ -45,7 +45,8 @@ func cancellable(cfg Config) []kgo.Opt {
 // arrive in the order of the calls. What is not done is held in memory; the caller bounds it, and changes nothing of
 // m before.
 func (c *Client) Produce(m *events.Message, done func(error)) {
-	c.emit.Produce(context.Background(), recordOf(m), func(r *kgo.Record, err error) {
+	c.emits.add(recordOf(m), func(r *kgo.Record, err error) {
+		c.emits.answered()
 		if err == nil {
 			done(nil)
 			return
@@ -59,7 +60,7 @@ func (c *Client) Produce(m *events.Message, done func(error)) {
 			go c.emit.PurgeTopicsFromProducing(topic)
 		}
 		done(refusal(err, topic, partition))
-	})
+	}, nil)
 }
 
 func recordOf(m *events.Message) *kgo.Record {

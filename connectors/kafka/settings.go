@@ -47,7 +47,21 @@ var settings = []Setting{
 	{Key: "kafka.dial-timeout", Java: "socket.connection.setup.timeout.ms", Arg: "DURATION", Default: "5s", Help: "how long a connection may take to open", Set: span(func(c *Config) *time.Duration { return &c.DialTimeout })},
 	{Key: "kafka.metadata-max-age", Java: "metadata.max.age.ms", Arg: "DURATION", Default: "30s", Help: "after how long what is known of topics and leaders is asked anew", Set: span(func(c *Config) *time.Duration { return &c.MetadataMaxAge })},
 	{Key: "kafka.append-timeout", Java: "delivery.timeout.ms", Arg: "DURATION", Default: "30s", Help: "how long an append to the journal may go without an answer before its outcome counts as unknown", Set: span(func(c *Config) *time.Duration { return &c.AppendTimeout })},
-	{Key: "kafka.linger", Arg: "DURATION", Default: "0s", Help: "how long a produced record waits for company", Set: span(func(c *Config) *time.Duration { return &c.Linger })},
+	{Key: "kafka.linger", Arg: "DURATION", Default: "adaptive", Help: "how long a produced record waits for company; adaptive: while the answer to what was sent before is awaited, at most 2 ms",
+		Set: func(c *Config, v string) error {
+			if v == "adaptive" {
+				c.Linger = 0
+				return nil
+			}
+			err := span(func(c *Config) *time.Duration { return &c.Linger })(c, v)
+			switch {
+			case err == nil && c.Linger < 0:
+				return fmt.Errorf("%.40q is negative", v)
+			case err == nil && c.Linger == 0:
+				c.Linger = NoLinger
+			}
+			return err
+		}},
 	{Key: "kafka.max-message-bytes", Arg: "BYTES", Default: "1048576", Help: "the largest batch that is produced, before compression; at most the topics' max.message.bytes", Set: number(func(c *Config) *int { return &c.MaxMessageBytes })},
 	{Key: "kafka.max-fetch-bytes", Arg: "BYTES", Default: "2097152", Help: "the largest fetch from one broker", Set: number(func(c *Config) *int { return &c.MaxFetchBytes })},
 

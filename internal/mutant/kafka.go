@@ -1,6 +1,9 @@
 package mutant
 
 var kafkaMutants = []Mutant{
+	{"kafka-held-append-follows-a-failed-one", "L3", "an append that was held for company is sent after the one before it has failed", Test{"connectors/kafka", "^TestAHeldAppendIsNotSentAfterOneThatFailed$"}},
+	{"kafka-held-for-ever", "G1", "what is held for company leaves only when something is answered", Test{"connectors/kafka", "^TestNothingIsHeldForLong$"}},
+	{"kafka-nothing-gathered", "§7", "each record is a request of its own, however many there are", Test{"connectors/kafka", "^TestARecordIsHeldOnlyWhileThereMayBeCompany$"}},
 	{"kafka-trim-takes-one-more", "G7", "a trim deletes the record that it is to end before: the checkpoint", Test{"connectors/kafka", "^TestTrimIsExact$/^embedded$"}},
 	{"kafka-bomb-is-unpacked", "G11", "a batch is decompressed to whatever size it has", Test{"connectors/kafka", "^TestACompressionBombIsSkippedAndItsNeighboursAreNot$/^embedded$"}},
 	{"kafka-append-behind-a-failed-one", "L2", "an append goes out behind one whose outcome is unknown", Test{"connectors/kafka", "^TestAnAppendWhoseAnswerIsLostIsUnknownAndNothingIsAppendedBehindIt$/^embedded$"}},

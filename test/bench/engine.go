@@ -192,6 +192,13 @@ func (m *meter) Consume(p orchestrator.TopicPartition, from int64, sink orchestr
 	m.Kafka.Consume(p, from, sink)
 }
 
+// Begin, End and Commit make the meter an orchestrator.Gatherer and an orchestrator.Committer, as what it wraps is.
+func (m *meter) Begin() { m.Kafka.(orchestrator.Gatherer).Begin() }
+func (m *meter) End()   { m.Kafka.(orchestrator.Gatherer).End() }
+func (m *meter) Commit(ctx context.Context, group string, positions map[orchestrator.TopicPartition]int64) error {
+	return m.Kafka.(orchestrator.Committer).Commit(ctx, group, positions)
+}
+
 // Transactions makes the meter an orchestrator.Transactor, as what it wraps is.
 func (m *meter) Transactions(id, group string, journal orchestrator.TopicPartition, topics []string) orchestrator.Emitter {
 	return &meteredEmitter{m.Kafka.(orchestrator.Transactor).Transactions(id, group, journal, topics), &m.commands}
