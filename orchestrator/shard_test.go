@@ -663,6 +663,37 @@ func TestNothingIsTrimmedBeforeTheLastCarryIsAcknowledged(t *testing.T) {
 	st.wantRebuilt(0)
 }
 
+// What a walk carries stands in memory until it is acknowledged: a broker that is slow must not let it grow.
+func TestAWalkIsNoFasterThanItsAcknowledgements(t *testing.T) {
+	st := newStory(t, 1, oneStep)
+	a := st.open(0, "a")
+	for i := range 2_000 { // several turns' worth
+		st.order(0, keyOn(0, 1, i))
+	}
+	must(t, st.turn(a))
+	a.cfg.CompactAfter = 1
+	_, err := a.Turn(context.Background())
+	must(t, err)
+	a.cfg.CompactAfter = 1 << 40
+	st.kafka.manual = true
+	for range 100 {
+		_, err := a.Turn(context.Background())
+		must(t, err)
+	}
+	if a.round == nil || a.round.end != 0 || len(st.kafka.queue) == 0 {
+		t.Fatal("no walk is under way: the test proves nothing")
+	}
+	if n := a.round.carried; n > 2*carryBytes {
+		t.Errorf("%d bytes are carried before any of them is acknowledged", n)
+	}
+	for a.round != nil {
+		st.kafka.flush()
+		must(t, st.turn(a))
+		a.background.Wait()
+	}
+	st.wantRebuilt(0)
+}
+
 // G11: an instance whose rows contradict each other, in the store and in the journal alike, costs one
 // rebuild, and then its neighbours go on without it.
 func TestACorruptInstanceDoesNotStopItsNeighbours(t *testing.T) {

@@ -46,6 +46,7 @@ var shardMutants = []Mutant{
 	{"shard-refusal-blocks", "L14", "a refused command holds emission progress back", Test{"orchestrator", "^TestARefusedCommandBecomesAnInput$"}},
 	{"shard-row-not-carried", "G7", "a compaction round leaves rows behind", Test{"orchestrator", "^TestCompactionKeepsTheRows$"}},
 	{"shard-walk-before-checkpoint-is-applied", "G7", "rows in flight at the checkpoint are missed by the walk", Test{"orchestrator", "^TestARowInFlightAtTheCheckpointIsCarried$"}},
+	{"shard-carries-outrun-their-acks", "L17", "a walk over all rows goes on while nothing of it is acknowledged, and memory holds it all", Test{"orchestrator", "^TestAWalkIsNoFasterThanItsAcknowledgements$"}},
 	{"shard-trim-before-carries-are-acknowledged", "G7", "the journal is trimmed while carries are in flight", Test{"orchestrator", "^TestNothingIsTrimmedBeforeTheLastCarryIsAcknowledged$"}},
 	{"shard-commits-unread", "G5, L16", "a new owner emits again what was committed in a transaction", Test{"orchestrator", "^TestWhatATransactionCommittedIsNotEmittedAgain$"}},
 	{"shard-commits-what-it-read", "L6", "lag tools are told positions that no record of the journal has", Test{"orchestrator", "^TestLagToolsAreToldJournaledPositionsAndNothingElseDependsOnIt$"}},
