@@ -13,9 +13,9 @@ type embedded struct {
 	F string `json:"f,omitempty"`
 }
 
-// shapes has what encoding/json has a rule for, but the tag option string: of numbers in quotes the newer code takes
+// plain has what encoding/json has a rule for, but the tag option string: of numbers in quotes the newer code takes
 // some that the older one refuses, such as "+0".
-type shapes struct {
+type plain struct {
 	A   string
 	B   int64 `json:"b"`
 	C   uint8
@@ -23,15 +23,12 @@ type shapes struct {
 	F32 float32
 	OK  bool
 	embedded
-	Ptr    *shapes           `json:"p,omitempty"`
+	Ptr    *plain            `json:"p,omitempty"`
 	Deep   **string          `json:"deep,omitempty"`
 	Map    map[string]int    `json:"m"`
 	ByInt  map[int]string    `json:",omitempty"`
 	Many   []string          `json:"s"`
-	Any    any               `json:"any"`
 	Raw    json.RawMessage   `json:"raw"`
-	Number json.Number       `json:"n"`
-	Each   []json.Number     `json:"each,omitempty"`
 	At     time.Time         `json:"at"`
 	Bytes  []byte            `json:"bytes"`
 	Three  [3]int            `json:"three"`
@@ -40,9 +37,24 @@ type shapes struct {
 	Names  map[string]*int64 `json:"names,omitempty"`
 }
 
-// alike decodes b both ways, into zero values.
+// shapes has numbers as they are written as well, and what may hold anything.
+type shapes struct {
+	plain
+	Any    any           `json:"any"`
+	Number json.Number   `json:"n"`
+	Each   []json.Number `json:"each,omitempty"`
+}
+
 func alike(t *testing.T, b []byte) {
-	var want, got shapes
+	t.Helper()
+	alikeAs[plain](t, b)
+	alikeAs[shapes](t, b)
+}
+
+// alikeAs decodes b both ways, into zero values.
+func alikeAs[T any](t *testing.T, b []byte) {
+	t.Helper()
+	var want, got T
 	wrong, err := json.Unmarshal(b, &want), unmarshalJSON(b, &got)
 	if (wrong == nil) != (err == nil) {
 		t.Fatalf("%q: encoding/json says %v, unmarshalJSON %v", b, wrong, err)
@@ -63,6 +75,24 @@ var jsonSeeds = []string{
 func TestJSONIsReadAsEncodingJSONReadsIt(t *testing.T) {
 	for _, seed := range jsonSeeds {
 		alike(t, []byte(seed))
+	}
+}
+
+func TestNumbersAreFoundWhereverTheyMayBe(t *testing.T) {
+	type ring struct{ Next *ring }
+	type deep struct {
+		M map[string][]*[2]struct{ N json.Number }
+	}
+	for _, c := range []struct {
+		v   any
+		may bool
+	}{
+		{new(plain), false}, {new(shapes), true}, {new(json.Number), true}, {new(any), true}, {new(ring), false}, {new(deep), true},
+		{new(map[json.Number]int), true}, {new(map[string]any), true}, {new(string), false}, {new(struct{ error }), true},
+	} {
+		if got := mayHoldNumber(reflect.TypeOf(c.v)); got != c.may {
+			t.Errorf("%T may hold a json.Number: %v, want %v", c.v, got, c.may)
+		}
 	}
 }
 
