@@ -30,6 +30,7 @@ type faults struct {
 	orchestrator.Kafka
 	app string
 	say func(format string, args ...any) // to the parent
+	wire
 
 	mu      sync.Mutex
 	point   string // armed; "" for none
@@ -40,6 +41,10 @@ type faults struct {
 	copied  string                     // the file that says how far the recorder is
 	queued  map[string]map[string]bool // by transactional id: the messages, by ce_id, whose commit it was not told
 }
+
+// Begin and End make it an orchestrator.Gatherer, as what it wraps is.
+func (f *faults) Begin() { f.Kafka.(orchestrator.Gatherer).Begin() }
+func (f *faults) End()   { f.Kafka.(orchestrator.Gatherer).End() }
 
 // DeleteRecords is put off until the recorder has a copy of what is to be deleted. The engine is told at once that it
 // is done: a broker, too, may take its time.

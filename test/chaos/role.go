@@ -100,6 +100,8 @@ func node(ctx context.Context, log *slog.Logger) error {
 				}
 			case len(words) == 1 && words[0] == "go":
 				f.goOn()
+			case len(words) == 2 && words[0] == "net":
+				f.say("net %d", f.network(words[1]))
 			}
 		}
 	}()
@@ -114,6 +116,19 @@ func node(ctx context.Context, log *slog.Logger) error {
 	}
 	engine.Store(e)
 	return e.Run(ctx)
+}
+
+// network makes the network what a word says, and counts what the one before has met.
+func (f *faults) network(how string) int {
+	switch how {
+	case "reset":
+		return f.wire.reset()
+	case "slow":
+		return f.wire.set(lateBy, false)
+	case "deaf":
+		return f.wire.set(0, true)
+	}
+	return f.wire.set(0, false)
 }
 
 // act sends what an operator says through this node, and asks again under the same id when it is not answered.

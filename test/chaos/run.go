@@ -19,10 +19,11 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
-	"github.com/skald-io/skald/connectors/kafka"
+	connector "github.com/skald-io/skald/connectors/kafka"
 	"github.com/skald-io/skald/events"
 	"github.com/skald-io/skald/test/check/checker"
 	"github.com/skald-io/skald/test/check/redecide"
+	"github.com/skald-io/skald/test/kafka"
 )
 
 // options say how to run.
@@ -35,8 +36,10 @@ type options struct {
 	duration time.Duration // at least; 0: the schedule once
 	out      io.Writer
 
-	kinds         []string // names of the sagas; all without
-	transactional bool     // nodes emit in transactions, and are killed in them
+	kinds         []string       // names of the sagas; all without
+	schedule      []string       // of kills and troubles, in turns; the whole schedule without
+	cluster       *kafka.Cluster // whose brokers may be killed, when there are three; nil: it is somebody else's
+	transactional bool           // nodes emit in transactions, and are killed in them
 }
 
 const (
@@ -47,9 +50,9 @@ const (
 	endTime      = time.Minute      // the most that open sagas take to end, once the load has stopped
 )
 
-// schedule is the order of kills. Each word is one event; a double is two nodes at once, a triple all three.
-var schedule = strings.Fields(`appended decided appended random double decided appended participant decided
-	appended triple decided appended participant decided random double appended decided`)
+// schedule is the order of kills and troubles. Each word is one event; a double is two nodes at once, a triple all three.
+var schedule = strings.Fields(`appended decided pause appended random flip double decided reset appended participant decided slow
+	appended triple decided deaf appended participant storm decided random double appended decided`)
 
 // outcome is what a run has to show.
 type outcome struct {
@@ -58,7 +61,11 @@ type outcome struct {
 	again     *redecide.Report // decisions made once more
 	kills     map[string]int   // of nodes, by class
 	partKills int
-	proven    []string // kills at a point, with what proves it
+	whole     bool // the whole schedule
+	seed      uint64
+	elapsed   time.Duration
+	troubles  map[string]int // that landed
+	proven    []string       // kills at a point, with what proves it
 	takeOvers []time.Duration
 	orders    int
 	zombie    zombie
@@ -126,7 +133,7 @@ func (h *harness) logf(format string, args ...any) {
 // run does all of it. An error says what kept it from being judged; what is wrong with the engine is in the outcome.
 func run(ctx context.Context, o options) (*outcome, error) {
 	h := &harness{options: o, cast: newCast(o.app).only(o.kinds), track: newTrack(o.app), rand: rand.New(rand.NewPCG(o.seed, 1)), began: time.Now(),
-		out: &outcome{kills: map[string]int{}}}
+		out: &outcome{whole: len(o.schedule) == 0, seed: o.seed, kills: map[string]int{}, troubles: map[string]int{}}}
 	h.logf("app %s, seed %d, %d sagas/s, files in %s", o.app, o.seed, o.rate, o.dir)
 	cl, err := kgo.NewClient(kgo.SeedBrokers(o.brokers...))
 	if err != nil {
@@ -154,14 +161,24 @@ func run(ctx context.Context, o options) (*outcome, error) {
 
 	end := time.Now().Add(o.duration)
 	schedule := schedule
-	if o.transactional {
+	switch {
+	case h.replicas() > 1 && len(o.schedule) == 0 && !o.transactional:
+		schedule = append(slices.Clone(schedule), "broker", "controller")
+	case len(o.schedule) > 0:
+		schedule = o.schedule
+	case o.transactional:
 		schedule = transactionalSchedule
 	}
 	for n := 0; n < len(schedule) || time.Now().Before(end); n++ {
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
-		if err := h.strike(schedule[n%len(schedule)]); err != nil {
+		what := schedule[n%len(schedule)]
+		strike := h.strike
+		if troubles[what] != nil {
+			strike = func(what string) error { return h.suffer(ctx, what) }
+		}
+		if err := strike(what); err != nil {
 			return nil, err
 		}
 	}
@@ -174,22 +191,24 @@ func run(ctx context.Context, o options) (*outcome, error) {
 	if err := <-loaded; err != nil {
 		return nil, err
 	}
-	return h.out, h.judge(ctx)
+	err = h.judge(ctx)
+	h.out.elapsed = time.Since(h.began)
+	return h.out, err
 }
 
 // prepare makes the topics, and begins to record before anybody writes.
 func (h *harness) prepare(ctx context.Context) error {
-	c, err := kafka.Dial(kafka.Config{Brokers: h.brokers})
+	c, err := connector.Dial(connector.Config{Brokers: h.brokers})
 	if err != nil {
 		return err
 	}
 	defer c.Close()
-	plan := kafka.Plan(kafka.PlanOptions{App: h.app, Partitions: shards, Replication: 1, MinISR: 1, Commands: h.cast.topics, Create: true})
+	plan := connector.Plan(connector.PlanOptions{App: h.app, Partitions: shards, Replication: h.replicas(), MinISR: (h.replicas() + 1) / 2, Commands: h.cast.topics, Create: true})
 	if _, err := plan.Apply(ctx, c); err != nil {
 		return err
 	}
 	for _, topic := range h.cast.inputs() {
-		if _, err := h.admin.CreateTopic(ctx, eventParts, 1, nil, topic); err != nil {
+		if _, err := h.admin.CreateTopic(ctx, eventParts, int16(h.replicas()), nil, topic); err != nil {
 			return err
 		}
 	}
@@ -200,6 +219,14 @@ func (h *harness) prepare(ctx context.Context) error {
 	}
 	h.rec, err = checker.NewRecorder(ctx, h.app, h.brokers, append(h.cast.inputs(), h.cast.topics...), h.track.watch)
 	return err
+}
+
+// replicas is how many of each partition there are.
+func (h *harness) replicas() int {
+	if h.cluster == nil {
+		return 1
+	}
+	return len(h.brokers)
 }
 
 func (h *harness) begin() error {

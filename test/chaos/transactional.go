@@ -74,7 +74,7 @@ func (f *faults) dial(ctx context.Context, network, host string) (net.Conn, erro
 	if err != nil {
 		return nil, err
 	}
-	return &faultyConn{c, f}, nil
+	return &faultyConn{f.wire.over(c), f}, nil
 }
 
 type faultyConn struct {
