@@ -3,6 +3,8 @@ package sagas
 import (
 	"fmt"
 	"reflect"
+
+	"github.com/skald-io/skald/internal/jsonv1"
 )
 
 // Bounds of loops. DefaultMost is that of a loop without Most, MaxMost the largest that Most may say.
@@ -60,7 +62,7 @@ func ForEach[T, E any](name string, items func(T) []E, body NodeOf[Each[T, E]]) 
 				return nil, err
 			}
 			e := &Each[T, E]{Saga: d, Turn: turn}
-			if err := unmarshalJSON(item, &e.Item); err != nil {
+			if err := jsonv1.Unmarshal(item, &e.Item); err != nil {
 				return nil, fmt.Errorf("element %d: decoding a %s: %w", turn, reflect.TypeFor[E](), err)
 			}
 			return e, nil

@@ -46,8 +46,8 @@ func place(pkg string) (layer int, component string) {
 	case "test":
 		return layerTop, "test"
 	case "internal":
-		if second == "mutant" {
-			return layerFree, "mutant"
+		if second == "mutant" || second == "jsonv1" {
+			return layerFree, second
 		}
 	}
 	return -1, ""

@@ -1,4 +1,4 @@
-package sagas
+package jsonv1
 
 import (
 	"encoding/json"
@@ -55,12 +55,12 @@ func alike(t *testing.T, b []byte) {
 func alikeAs[T any](t *testing.T, b []byte) {
 	t.Helper()
 	var want, got T
-	wrong, err := json.Unmarshal(b, &want), unmarshalJSON(b, &got)
+	wrong, err := json.Unmarshal(b, &want), Unmarshal(b, &got)
 	if (wrong == nil) != (err == nil) {
-		t.Fatalf("%q: encoding/json says %v, unmarshalJSON %v", b, wrong, err)
+		t.Fatalf("%q: encoding/json says %v, Unmarshal %v", b, wrong, err)
 	}
 	if err == nil && !reflect.DeepEqual(want, got) {
-		t.Fatalf("%q:\nencoding/json gives %+v\nunmarshalJSON    %+v", b, want, got)
+		t.Fatalf("%q:\nencoding/json gives %+v\nUnmarshal    %+v", b, want, got)
 	}
 }
 
@@ -101,7 +101,7 @@ func FuzzJSONIsReadAsEncodingJSONReadsIt(f *testing.F) {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		if utf8.Valid(b) { // decodeJSON refuses anything else before
+		if utf8.Valid(b) { // sagas refuses anything else before
 			alike(t, b)
 		}
 	})
