@@ -267,6 +267,9 @@ func (o *outcome) verdict() error {
 	want(len(o.again.Differ) == 0, "%d decisions do not follow from their rows and inputs, such as %v", len(o.again.Differ), o.again.Differ)
 	want(o.again.Same >= o.again.Decisions*9/10, "only %d of %d decisions could be made again: %v", o.again.Same, o.again.Decisions, o.again.Skipped)
 	want(len(o.report.Limits) == 0, "the checker could not judge everything: %s", strings.Join(o.report.Limits, "; "))
+	want(o.zombie.moved > 0 && o.zombie.trimmed == o.zombie.moved, "of the stopped owner's %d shards %d were trimmed", o.zombie.moved, o.zombie.trimmed)
+	want(o.zombie.attempted > 0, "the woken owner tried nothing")
+	want(o.zombie.accepted == 0, "%d epochs of the woken owner went on", o.zombie.accepted)
 	if !o.whole {
 		return errors.Join(errs...)
 	}
@@ -280,9 +283,6 @@ func (o *outcome) verdict() error {
 	r := o.report
 	want(r.Scopes > 0 && r.Turns > 0 && r.Messages > 0 && r.Taken > 0 && r.Told > 0 && r.Actions > 0, "not every kind of node, or no operator, was in it: %d scopes, %d commands in loops, %d messages, %d events taken, %d told, %d actions",
 		r.Scopes, r.Turns, r.Messages, r.Taken, r.Told, r.Actions)
-	want(o.zombie.moved > 0 && o.zombie.trimmed == o.zombie.moved, "of the stopped owner's %d shards %d were trimmed", o.zombie.moved, o.zombie.trimmed)
-	want(o.zombie.attempted > 0, "the woken owner tried nothing")
-	want(o.zombie.accepted == 0, "%d epochs of the woken owner went on", o.zombie.accepted)
 	return errors.Join(errs...)
 }
 

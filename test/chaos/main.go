@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"math/rand/v2"
@@ -44,18 +45,27 @@ func main() {
 	o.schedule = schedule
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	out, err := soak(ctx, *brokers, *dir, o, *takeOver)
-	if *asJSON && out != nil {
-		_ = json.NewEncoder(os.Stdout).Encode(out.summary())
+	shown, err := soak(ctx, *brokers, *dir, o, *takeOver)
+	if *asJSON && shown != nil {
+		_ = json.NewEncoder(os.Stdout).Encode(shown)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "chaos:", err)
 		stop()
-		if out == nil {
-			os.Exit(2)
-		}
-		os.Exit(1)
+		os.Exit(statusOf(err))
 	}
+}
+
+// unjudged is an error that says nothing of Skald: the run did not begin, or was ended by hand.
+type unjudged struct{ error }
+
+func (u unjudged) Unwrap() error { return u.error }
+
+func statusOf(err error) int {
+	if u := (unjudged{}); errors.As(err, &u) || errors.Is(err, context.Canceled) {
+		return 2
+	}
+	return 1
 }
 
 func usage() {
@@ -89,23 +99,23 @@ func scheduleOf(strikes string, rounds int) (schedule []string, err error) {
 	return schedule, nil
 }
 
-// soak starts what is missing, and makes the run. Without an outcome the error says what kept it from being judged.
-func soak(ctx context.Context, brokers, dir string, o options, kills int) (out *outcome, err error) {
+// soak starts what is missing, makes the run, and gives what it has to show, for -json; nil when it did not come to an end.
+func soak(ctx context.Context, brokers, dir string, o options, kills int) (shown any, err error) {
 	switch n, _ := strconv.Atoi(brokers); n {
 	case 0:
 		o.brokers = strings.Split(brokers, ",")
 	case 1, 3:
 		if o.cluster, err = kafka.Start(ctx, kafka.Options{Brokers: n}); err != nil {
-			return nil, err
+			return nil, unjudged{err}
 		}
 		defer o.cluster.Stop()
 		o.brokers = o.cluster.Addrs()
 	default:
-		return nil, fmt.Errorf("-brokers %s: 1, 3 or addresses", brokers)
+		return nil, unjudged{fmt.Errorf("-brokers %s: 1, 3 or addresses", brokers)}
 	}
 	if o.dir = dir; dir == "" {
 		if o.dir, err = os.MkdirTemp("", "skald-chaos-"); err != nil {
-			return nil, err
+			return nil, unjudged{err}
 		}
 		defer func() {
 			if err == nil {
@@ -115,13 +125,24 @@ func soak(ctx context.Context, brokers, dir string, o options, kills int) (out *
 	}
 	o.app = fmt.Sprintf("chaos-%d", time.Now().UnixMilli())
 	if kills > 0 {
-		gaps, err := takeOvers(ctx, o, kills)
-		fmt.Printf("%d kills, %d shards moved: p50 %v, p99 %v, max %v\n", kills, len(gaps), quantile(gaps, 0.5), quantile(gaps, 0.99), quantile(gaps, 1))
-		return nil, err
+		took, err := takeOvers(ctx, o, kills)
+		g := moved{kills, len(took), quantile(took, 0.5).Milliseconds(), quantile(took, 0.99).Milliseconds(), quantile(took, 1).Milliseconds()}
+		fmt.Fprintf(o.out, "%d kills, %d shards moved: p50 %d, p99 %d, max %d ms\n", g.Kills, g.Moved, g.P50, g.P99, g.Max)
+		return g, err
 	}
-	if out, err = run(ctx, o); err != nil {
+	out, err := run(ctx, o)
+	if err != nil {
 		return nil, err
 	}
 	fmt.Fprint(o.out, out)
-	return out, out.verdict()
+	return out.summary(), out.verdict()
+}
+
+// moved are shards of killed nodes, and how long they went without a decision.
+type moved struct {
+	Kills int   `json:"kills"`
+	Moved int   `json:"shards_moved"`
+	P50   int64 `json:"p50_ms"`
+	P99   int64 `json:"p99_ms"`
+	Max   int64 `json:"max_ms"`
 }

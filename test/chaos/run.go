@@ -142,7 +142,7 @@ func run(ctx context.Context, o options) (*outcome, error) {
 	defer cl.Close()
 	h.load, h.admin = cl, kadm.NewClient(cl)
 	if err := h.prepare(ctx); err != nil {
-		return nil, err
+		return nil, unjudged{err}
 	}
 	defer h.rec.Close()
 	defer h.reader.close()

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"testing"
@@ -80,6 +82,17 @@ func TestAResetBreaksEveryConnection(t *testing.T) {
 	}
 	if n := w.reset(); n != 0 {
 		t.Errorf("%d connections are left", n)
+	}
+}
+
+func TestOnlyARunThatCouldNotBeJudgedEndsWithTwo(t *testing.T) {
+	for _, x := range []struct {
+		err  error
+		want int
+	}{{errors.New("a node ended by itself"), 1}, {unjudged{errors.New("no broker")}, 2}, {context.Canceled, 2}} {
+		if got := statusOf(fmt.Errorf("chaos: %w", x.err)); got != x.want {
+			t.Errorf("%v: status %d, want %d", x.err, got, x.want)
+		}
 	}
 }
 
