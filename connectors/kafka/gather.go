@@ -40,7 +40,7 @@ type heldRecord struct {
 	givenUp *atomic.Bool // true: its owner sends nothing any more, and told whom it concerns; nil: that never happens
 }
 
-// producer is a kgo.Client. Its Produce does not block, and answers from another goroutine.
+// producer is a kgo.Client whose buffer has no bound, so that its Produce does not block; it answers from another goroutine.
 type producer interface {
 	Produce(ctx context.Context, r *kgo.Record, done func(*kgo.Record, error))
 }
