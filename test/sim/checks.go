@@ -184,6 +184,13 @@ func (s *simulation) partOf(id events.InstanceID) int {
 	return slices.IndexFunc(s.parts, func(p *part) bool { return p.plan.Name == s.instances[id].Definition })
 }
 
+// beyondHelp says that an owner emits what it decided, and was acknowledged, behind a claim that will be lost although it
+// was acknowledged as well: a log that forgets cannot keep it from that. Here it never leaves; its owner dies soon.
+func (s *simulation) beyondHelp(o *owner, m *events.Message) bool {
+	id, _ := m.Header(events.HeaderID)
+	return o.unseen && s.topics.commands[m.Topic] && s.decided[id] == nil
+}
+
 // checkDecided: nobody may see a command that was not decided, or another one than was (G5).
 func (s *simulation) checkDecided(o *owner, m *events.Message) {
 	if !s.topics.commands[m.Topic] {

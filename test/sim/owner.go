@@ -253,6 +253,9 @@ func (c *connection) Commit(_ context.Context, _ string, positions map[place]int
 // not decided (G5).
 func (c *connection) Produce(m *events.Message, done func(error)) {
 	o := c.o
+	if o.s.beyondHelp(o, m) {
+		return
+	}
 	o.s.checkDecided(o, m)
 	o.s.checkSaid(o, m)
 	if o.s.refuses[m.Topic] {
@@ -293,6 +296,9 @@ func (e *emitter) Emit(at orchestrator.Emitted, messages []*events.Message, done
 	o := e.o
 	copies := make([]*events.Message, len(messages))
 	for i, m := range messages {
+		if o.s.beyondHelp(o, m) {
+			return
+		}
 		o.s.checkDecided(o, m)
 		copied := *m
 		copies[i] = &copied

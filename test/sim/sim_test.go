@@ -49,6 +49,7 @@ func TestSeedsThatFoundSomethingFindNothing(t *testing.T) {
 		{36, 500, "a record that was there twice was emitted again, though a transaction had committed it"},
 		{47, 500, "the same, for the command of a record behind a checkpoint"},
 		{120, 500, "the same, after an owner that died within a turn"},
+		{3020, 250, "an owner whose claim was lost had heard of a refusal while it opened: no fault of the engine's"},
 	} {
 		if out := simulate(choice{seed: x.seed, steps: x.steps}); out.violation != "" {
 			t.Errorf("seed %d, which once found that %s: %s", x.seed, x.found, out.violation)
