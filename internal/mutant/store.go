@@ -1,6 +1,7 @@
 package mutant
 
 var storeMutants = []Mutant{
+	{"store-damaged-options-block", "L4", "a store whose options file is damaged is neither opened nor rebuilt, and its shard stands still", Test{"orchestrator/store", "^TestADamagedStoreIsNoticed$"}},
 	{
 		Name:        "store-timer-kept",
 		Breaks:      "L21",

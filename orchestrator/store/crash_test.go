@@ -397,9 +397,6 @@ func damage(t *testing.T, disk *vfs.MemFS, h *history, noticed map[string]int) {
 			case err == nil:
 			case errors.Is(err, store.ErrCorrupt):
 				noticed[kind]++
-			case kind == "OPTIONS":
-				// Written for people and for Pebble's tools: what cannot be read there damages no row.
-				noticed[kind]++
 			default:
 				t.Errorf("%s, bit %d of byte %d of %d: %v", name, bit%8, bit/8, len(whole), err)
 			}

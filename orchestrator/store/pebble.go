@@ -9,10 +9,12 @@ import (
 	"io/fs"
 	"log/slog"
 	"math"
+	"os"
 	"runtime/debug"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -159,6 +161,11 @@ func (p *Pebble) open(opts Options) (err error) {
 		return failure
 	}
 	if err != nil {
+		// What Pebble cannot read in a file of its own, its options among them, is damaged: nobody else writes there. Such a
+		// store would never open again.
+		if !ofFileSystem(err) && !mutant.On("store-damaged-options-block") {
+			err = fmt.Errorf("%w: %w", ErrCorrupt, err)
+		}
 		return p.explain("open", err)
 	}
 	p.db, p.unflushed = db, true
@@ -167,6 +174,15 @@ func (p *Pebble) open(opts Options) (err error) {
 		p.minLoad = minLoad
 	}
 	return nil
+}
+
+// ofFileSystem says that an error is the operating system's: the disk is full or broken, or a file may not be opened.
+func ofFileSystem(err error) bool {
+	var path *fs.PathError
+	var link *os.LinkError
+	var call *os.SyscallError
+	var errno syscall.Errno
+	return errors.As(err, &path) || errors.As(err, &link) || errors.As(err, &call) || errors.As(err, &errno)
 }
 
 // inspect looks at what Pebble would take on trust.

@@ -21,6 +21,7 @@ var found = []string{
 	"A record that a retry left in the journal twice was emitted again, although a transaction had committed it (simulation).",
 	"A step whose attempts had all expired was sent an undo (oracle).",
 	"A branch whose undo was done while its instance was stopped was counted twice when its fork was turned round before that went on: the fork ended with an undo open, and the instance was quarantined as corrupt (oracle).",
+	"A store with a flipped bit in Pebble's options file was neither opened nor rebuilt, and its shard stood still (real processes).",
 	"With a slow broker the walk of a compaction round held all rows in memory (a million waiting sagas).",
 }
 
